@@ -1,0 +1,217 @@
+"""The command `course`: train, generate, evaluate, demo. Each subcommand imports what it needs when it runs.
+
+Bad input is told in one line and exits with code 2; nothing that exists is overwritten by it.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from course_lib import __version__
+from course_lib.errors import CourseError
+
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All subcommands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="course", description="Words to Pixels: pictures from sentences, from scratch."
+    )
+    parser.add_argument("--version", action="version", version=f"words-to-pixels {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="draw from the shipped model, then train a small one live and score it")
+    demo.add_argument("--seconds", type=float, default=150, help="length of the live run (default 150)")
+    demo.add_argument("--out", type=Path, default=Path("samples/demo"), help="folder for the pictures and the report")
+
+    train = commands.add_parser("train", help="train a preset, or go on with a run")
+    what = train.add_mutually_exclusive_group(required=True)
+    what.add_argument("--preset", help="what to train; a wrong name lists them all")
+    what.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    train.add_argument("--out", type=Path, help="a new folder for the run (default runs/PRESET)")
+    for name, kind in SETTINGS.items():
+        train.add_argument(f"--{name}", type=kind, help=f"instead of the preset's {name.replace('_', ' ')}")
+
+    generate = commands.add_parser("generate", help="draw pictures for a sentence")
+    generate.add_argument("prompt", nargs="?", help='what to draw, such as "a small red circle at the center on gray"')
+    generate.add_argument("--texts", type=Path, metavar="FILE", help="a text file with one prompt a line")
+    generate.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML; options given here win")
+    generate.add_argument("--model", help="a name under data/checkpoints or a folder (default shapes-32)")
+    generate.add_argument("--n_samples", type=int, help="pictures for each prompt (default 4)")
+    generate.add_argument("--steps_per_sample", type=int, help="refinement steps (default 0: plain GAN sampling)")
+    generate.add_argument("--guidance_scale", type=float, help="how far to overstate the prompt (default 1: not)")
+    generate.add_argument("--image", type=Path, help="a picture to begin from; the prompt changes it")
+    generate.add_argument("--seed", type=int, help="another seed, other pictures (default 0)")
+    generate.add_argument("--save_path", type=Path, help="folder for the PNGs (default samples)")
+
+    evaluate = commands.add_parser("evaluate", help="measure how often a model draws what the caption says")
+    evaluate.add_argument("--model", default="shapes-32")
+    evaluate.add_argument("--split", default="heldout", choices=("heldout", "train"))
+    evaluate.add_argument("--n", type=int, default=2000, help="pictures for each kind of caption (default 2000)")
+    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument("--steps_per_sample", type=int, default=0)
+    evaluate.add_argument("--guidance_scale", type=float, default=1.0)
+    evaluate.add_argument("--sweep", action="store_true", help="instead: steps 0, 5, 20 and guidance scales 1, 2, 5")
+    evaluate.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    for command in (demo, train, generate, evaluate):
+        command.add_argument("--device", default=None, choices=("auto", "cpu", "cuda"), help="default auto")
+    return parser
+
+
+SETTINGS = {  # of training, each the same name as the preset's field
+    "steps": int,
+    "batch_size": int,
+    "learning_rate": float,
+    "seed": int,
+    "r1_weight": float,
+    "average_decay": float,
+    "text_dropout": float,
+    "mse_weight": float,
+    "checkpoint_every": int,
+    "sample_every": int,
+}
+
+
+def command_demo(options: argparse.Namespace) -> None:
+    """`course demo`."""
+    from course_lib.demo import run_demo
+    from course_lib.recipes import choose_device
+
+    if not 1 <= options.seconds <= 86_400:
+        raise CourseError(f"seconds={options.seconds} is out of range; use 1 to 86400")
+    run_demo(options.seconds, writable_folder(options.out), choose_device(options.device or "auto"))
+
+
+def command_train(options: argparse.Namespace) -> None:
+    """`course train`."""
+    from course_lib.recipes import choose_device, resume_run, start_run
+
+    changes = {name: getattr(options, name) for name in SETTINGS if getattr(options, name) is not None}
+    device = choose_device(options.device or "auto")
+    if options.resume:
+        if changes or options.out:
+            given = ", ".join(f"--{name}" for name in [*changes, *(["out"] if options.out else [])])
+            raise CourseError(f"--resume goes on with the run's own settings; leave out {given}")
+        folder, resume = options.resume, resume_run(options.resume, device)
+    else:
+        folder = options.out or Path("runs") / options.preset
+        resume = start_run(options.preset, changes, folder, device)
+    if resume is None:
+        print(f"\nStopped. The state is saved; go on with: course train --resume {folder}")
+        raise SystemExit(INTERRUPTED)
+    print(f"\nDone: {resume}\nIts card: {resume / 'README.md'}")
+
+
+def command_generate(options: argparse.Namespace) -> None:
+    """`course generate`."""
+    from course_lib.checkpoint import dataclass_from_dict
+    from course_lib.generate import GenerateConfig, generate
+
+    values = read_yaml(options.config) if options.config else {}
+    if options.prompt is not None and options.texts:
+        raise CourseError("a prompt and --texts were both given; choose one")
+    if options.prompt is not None:
+        values["texts"] = [options.prompt]
+    elif options.texts:
+        values["texts"] = read_texts(options.texts)
+    names = ("n_samples", "steps_per_sample", "guidance_scale", "seed", "image", "save_path", "device")
+    given = {name: getattr(options, name) for name in names} | {"model_path": options.model}
+    values |= {name: str(v) if isinstance(v, Path) else v for name, v in given.items() if v is not None}
+    generate(dataclass_from_dict(GenerateConfig, values, options.config or "options"))
+
+
+def command_evaluate(options: argparse.Namespace) -> None:
+    """`course evaluate`."""
+    from course_lib.evaluation import accuracy_rows, evaluate, format_table, sweep
+    from course_lib.recipes import choose_device
+    from course_lib.text_to_image import TextToImage
+
+    if not 1 <= options.n <= 1_000_000:
+        raise CourseError(f"n={options.n} is out of range; use 1 to 1,000,000")
+    model = TextToImage.from_pretrained(options.model, choose_device(options.device or "auto"))
+    if options.sweep:
+        rows = sweep(model, options.split, options.n, options.seed)
+        print(json.dumps(rows, indent=2) if options.json else format_table(rows))
+        return
+    sampling = {"steps_per_sample": options.steps_per_sample, "guidance_scale": options.guidance_scale}
+    marks = {"model": options.model, **evaluate(model, options.split, options.n, options.seed, **sampling)}
+    if options.json:
+        print(json.dumps(marks, indent=2))
+    else:
+        print(format_table(accuracy_rows(marks)) + f"\n\ndiversity, generated over real: {marks['diversity']:.2f}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        CourseError: unreadable, not YAML, or no keys and values.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        told = str(error).splitlines()[0]
+        raise CourseError(f'config="{path}" cannot be read as YAML: {told}') from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise CourseError(f'config="{path}" does not hold keys and values, such as "n_samples: 8"')
+    return values
+
+
+def read_texts(path: Path) -> list[str]:
+    """The prompts in a text file, one a line; empty lines are passed over."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CourseError(f'texts="{path}" cannot be read as UTF-8 text: {error}') from error
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise CourseError(f'texts="{path}" has no prompt; write one a line')
+    return texts
+
+
+def writable_folder(path: Path) -> Path:
+    """Make a folder and prove that one can write there.
+
+    Raises:
+        CourseError: one can't.
+    """
+    probe = path / ".write-test"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"words to pixels")
+        probe.unlink()
+    except OSError as error:
+        raise CourseError(f'"{path}" cannot be written to: {error.strerror}; choose another folder') from error
+    return path
+
+
+COMMANDS = {
+    "demo": command_demo,
+    "train": command_train,
+    "generate": command_generate,
+    "evaluate": command_evaluate,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `course`; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a console that can't show Chinese must not end the run
+    options = build_parser().parse_args(arguments)
+    try:
+        COMMANDS[options.command](options)
+    except CourseError as error:
+        print(f"course: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a missing permission: the message says which file
+        print(f"course: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return INTERRUPTED
+    return 0

@@ -1,0 +1,5 @@
+"""Captioned data sets, all with one interface: `dataset[i]` is (image, caption). Built in chapter 02."""
+
+from course_lib.data.shapes import CaptionedShapes
+
+__all__ = ["CaptionedShapes"]

@@ -1,0 +1,24 @@
+"""The one exception that speaks to the person at the keyboard.
+
+A `CourseError` says which argument was wrong, which value it had and what to do instead.
+`course` prints it without a traceback and exits with code 2; everything else is a defect and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class CourseError(ValueError):
+    """Bad input, told in words: the argument, its value, the remedy."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence that lists what is known and names the nearest match to `name`.
+
+    >>> nearest("shape-32", ["shapes-32", "shapes-64"])
+    'did you mean "shapes-32"? Known: shapes-32, shapes-64'
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    guess = f'did you mean "{close[0]}"? ' if close else ""
+    return f"{guess}Known: {', '.join(known) or 'none'}"

@@ -1,0 +1,123 @@
+"""Marks for a text-to-image model: what `course evaluate` and the model cards report."""
+
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from course_lib.checkpoint import dataclass_from_dict, find_checkpoint, load_checkpoint, load_weights
+from course_lib.data.captions import SINGLE
+from course_lib.data.shapes import CaptionedShapes
+from course_lib.metrics import AttributeJudge, JudgeConfig, attribute_accuracy, diversity_ratio
+from course_lib.text_to_image import TextToImage
+
+# The exam papers: name -> language and style of the captions. "unseen" word orders occur in no training.
+PAPERS = {
+    "English": ("en", "canonical"),
+    "Chinese": ("zh", "canonical"),
+    "English, unseen wording": ("en", "unseen"),
+    "Chinese, unseen wording": ("zh", "unseen"),
+}
+DIVERSITY_CAPTIONS, DIVERSITY_SAMPLES = 64, 8
+
+
+def load_judge(image_size: int) -> AttributeJudge:
+    """The shipped judge for pictures of this size, in eval mode.
+
+    Raises:
+        CourseError: there is none.
+    """
+    folder = find_checkpoint(f"judge-{image_size}")
+    tensors, config = load_checkpoint(folder)
+    judge = AttributeJudge(dataclass_from_dict(JudgeConfig, config["judge"], folder / "config.json"))
+    load_weights(judge, tensors, folder)
+    return judge.eval().requires_grad_(False)
+
+
+def accuracy(
+    model: TextToImage,
+    judge: AttributeJudge,
+    split: str = "heldout",
+    n: int = 2000,
+    language: str = "en",
+    captions: str = "canonical",
+    seed: int = 0,
+    **sampling: Any,
+) -> dict[str, float]:
+    """Attribute accuracy of `n` pictures, each drawn from a caption of its own.
+
+    Args:
+        model, judge: of one picture size.
+        split, language, captions, seed: of the captions; see `CaptionedShapes`.
+        sampling: steps_per_sample and guidance_scale of `TextToImage.sample`.
+    Returns:
+        attribute -> share right, and "all".
+    """
+    exam = CaptionedShapes(split, model.image_size, seed, language, n, captions, grammar=grammar_of(model))
+    images = model.sample([exam.caption(i) for i in range(n)], n_samples=1, seed=seed, **sampling)
+    return attribute_accuracy(judge, images.cpu(), [exam.attributes(i) for i in range(n)])
+
+
+def diversity(model: TextToImage, split: str = "heldout", seed: int = 0, **sampling: Any) -> float:
+    """`metrics.diversity_ratio` over 64 captions and 8 pictures for each."""
+    exam = CaptionedShapes(split, model.image_size, seed, length=DIVERSITY_CAPTIONS, grammar=grammar_of(model))
+    captions = [exam.caption(i) for i in range(len(exam))]
+    generated = model.sample(captions, DIVERSITY_SAMPLES, seed=seed, **sampling).cpu()
+    real = torch.cat([pictures_like(exam.attributes(i), model.image_size, seed + i) for i in range(len(exam))])
+    shape = (len(exam), DIVERSITY_SAMPLES, *generated.shape[1:])
+    return diversity_ratio(generated.view(shape), real.view(shape))
+
+
+def pictures_like(scene: dict[str, str], image_size: int, seed: int) -> Tensor:
+    """Eight real pictures of one scene: (8, 3, S, S)."""
+    real = CaptionedShapes("all", image_size, seed, length=DIVERSITY_SAMPLES)
+    real.combinations, real.order = [tuple(scene[name] for name in SINGLE)], [0] * DIVERSITY_SAMPLES
+    return real.images(range(DIVERSITY_SAMPLES))
+
+
+def grammar_of(model: TextToImage) -> str:
+    """The grammar that a model was trained on."""
+    return model.training_facts.get("data", {}).get("grammar", "full")
+
+
+def evaluate(model: TextToImage, split: str = "heldout", n: int = 2000, seed: int = 0, **sampling: Any) -> dict:
+    """All marks of a model on one split, with what is needed to repeat them."""
+    judge = load_judge(model.image_size).to(model.device)
+    papers = {
+        name: accuracy(model, judge, split, n, language, captions, seed, **sampling)
+        for name, (language, captions) in PAPERS.items()
+    }
+    marks = {"split": split, "n": n, "seed": seed, "grammar": grammar_of(model), **sampling, "accuracy": papers}
+    return marks | {"diversity": diversity(model, split, seed, **sampling)}
+
+
+def sweep(model: TextToImage, split: str = "heldout", n: int = 500, seed: int = 0) -> list[dict]:
+    """Accuracy and diversity at refinement steps 0, 5, 20 and guidance scales 1, 2, 5."""
+    judge = load_judge(model.image_size).to(model.device)
+    rows = []
+    for steps, scale in itertools.product((0, 5, 20), (1.0, 2.0, 5.0)):
+        sampling = {"steps_per_sample": steps, "guidance_scale": scale}
+        marks = accuracy(model, judge, split, n, seed=seed, **sampling)
+        rows.append({**sampling, "n": n, "all": marks["all"], "diversity": diversity(model, split, seed, **sampling)})
+    return rows
+
+
+def format_table(rows: list[dict[str, Any]]) -> str:
+    """Rows with equal keys as a Markdown table; shares are printed in percent, other numbers with two decimals."""
+    names = list(rows[0])
+    lines = [names, ["---"] * len(names)] + [[_cell(name, row[name]) for name in names] for row in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
+    lines[1] = ["-" * width for width in widths]
+    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
+
+
+def _cell(name: str, value: Any) -> str:
+    if isinstance(value, float):
+        return f"{100 * value:.1f} %" if name in (*SINGLE, "all") else f"{value:.2f}"
+    return str(value)
+
+
+def accuracy_rows(marks: dict) -> list[dict[str, Any]]:
+    """The accuracies of `evaluate` as rows for `format_table`."""
+    return [{"captions": name, "n": marks["n"], **shares} for name, shares in marks["accuracy"].items()]

@@ -1,0 +1,105 @@
+"""`course generate`: sentences in, PNG files out. Settings come from options, from a YAML file, or both."""
+
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from course_lib.errors import CourseError, nearest
+from course_lib.images import make_grid, prepare_image, save_image
+from course_lib.recipes import choose_device
+from course_lib.text_to_image import TextToImage
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Everything that decides which pictures are drawn, and where they go.
+
+    Args:
+        texts: the prompts.
+        model_path: a name under data/checkpoints/ or a folder.
+        image_size, z_size: the model's own, or None; a different number is refused.
+        batch_size: pictures computed at a time.
+        n_samples: pictures for each prompt.
+        steps_per_sample, guidance_scale, seed: see `TextToImage.sample`.
+        image: a picture to begin from, or None.
+        save_samples: whether to write files.
+        save_path: folder for the PNGs.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    texts: tuple[str, ...] = ()
+    model_path: str = "shapes-32"
+    image_size: int | None = None
+    z_size: int | None = None
+    batch_size: int = 64
+    n_samples: int = 4
+    steps_per_sample: int = 0
+    guidance_scale: float = 1.0
+    seed: int = 0
+    image: str | None = None
+    save_samples: bool = True
+    save_path: str = "samples"
+    device: str = "auto"
+
+
+def generate(config: GenerateConfig) -> list[Path]:
+    """Draw and save; prints warnings, the time taken and the files.
+
+    Returns:
+        The PNGs: one for each picture, and one with all of them.
+    Raises:
+        CourseError: no prompt, a bad one, a setting that does not fit the model, or a folder one can't write to.
+    """
+    if not config.texts:
+        raise CourseError('there is no prompt; say what to draw: course generate "a small red circle"')
+    model = TextToImage.from_pretrained(config.model_path, choose_device(config.device))
+    for name, own in (("image_size", model.image_size), ("z_size", model.generator.config.z_size)):
+        if getattr(config, name) not in (None, own):
+            raise CourseError(f"{name}={getattr(config, name)}, but {config.model_path} has {own}; leave it out")
+    warn_of_unknown_words(model, config)
+    image = prepare_image(config.image, model.image_size) if config.image else None
+    started = time.monotonic()
+    pictures = model.sample(
+        config.texts,
+        config.n_samples,
+        config.steps_per_sample,
+        config.guidance_scale,
+        image,
+        config.seed,
+        config.batch_size,
+    ).cpu()
+    print(f"{len(pictures)} pictures in {time.monotonic() - started:.2f} s")
+    return save(pictures, config) if config.save_samples else []
+
+
+def warn_of_unknown_words(model: TextToImage, config: GenerateConfig) -> None:
+    """Say which words the model has never read; it draws all the same."""
+    for text in config.texts:
+        for word in model.unknown_words(text):
+            guess = nearest(word, model.vocabulary).split("?")[0] + "?" if word.isascii() else ""
+            hint = f" ({guess})" if guess.startswith("did you mean") else ""
+            print(f'warning: {config.model_path} has never read "{word}"{hint}', file=sys.stderr)
+
+
+def save(pictures: Tensor, config: GenerateConfig) -> list[Path]:
+    """Write each picture and a grid with one row a prompt; file names begin with the prompt's number and words."""
+    folder, paths = Path(config.save_path), []
+    for i, picture in enumerate(pictures):
+        text, sample = config.texts[i // config.n_samples], i % config.n_samples
+        name = f"{i // config.n_samples + 1:02d}-{slug(text)}-seed{config.seed}-{sample + 1:02d}.png"
+        notes = {"Description": text, "Software": f"Words to Pixels, {config.model_path}", "Seed": str(config.seed)}
+        save_image(picture, folder / name, notes)
+        paths.append(folder / name)
+    grid = folder / f"grid-{slug(config.texts[0])}-seed{config.seed}.png"
+    save_image(make_grid(pictures, config.n_samples), grid, {"Description": "; ".join(config.texts)})
+    print(f"{len(paths)} PNGs and their grid are in {folder}: {grid.name}")
+    return [*paths, grid]
+
+
+def slug(text: str) -> str:
+    """A prompt as part of a file name: letters and digits of any script, joined by hyphens, at most 40 characters."""
+    return re.sub(r"[\W_]+", "-", text.casefold()).strip("-")[:40].strip("-") or "prompt"

@@ -1,0 +1,125 @@
+"""How good are the pictures? Judged by numbers. Built in chapter 15.
+
+For shapes the truth is known, so a picture can be marked like an exam: a classifier that was trained on real pictures
+only, the judge, reads size, colour, shape, position and background off a generated picture, and the marks are compared
+with the caption. Diversity asks whether eight pictures for one caption differ as much as eight real ones do.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from course_lib.data.captions import SINGLE
+from course_lib.data.shapes import CaptionedShapes
+from course_lib.fit import fit, warmup_cosine
+from course_lib.image_encoder import ImageEncoder, ImageEncoderConfig
+from course_lib.losses import cross_entropy
+from course_lib.optim import Adam
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """Size of a judge: pixels, and channels after the first convolution of its encoder."""
+
+    image_size: int = 32
+    width: int = 32
+
+
+class AttributeJudge(Module):
+    """A classifier that reads every attribute of `SINGLE` off a picture: one encoder, one softmax an attribute.
+
+    Args:
+        config: sizes.
+    """
+
+    def __init__(self, config: JudgeConfig):
+        super().__init__()
+        self.config = config
+        self.n_values = [len(values) for values in SINGLE.values()]
+        self.encoder = ImageEncoder(ImageEncoderConfig(config.image_size, config.width, sum(self.n_values)))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, S, S) in [-1, 1] -> for each attribute logits (B, number of its values)."""
+        return self.encoder(images).split(self.n_values, dim=1)
+
+    def labels(self, scenes: Sequence[Mapping[str, str]]) -> Tensor:
+        """Attribute dictionaries -> (B, A) the index of each value."""
+        return torch.tensor([[values.index(scene[name]) for name, values in SINGLE.items()] for scene in scenes])
+
+    @torch.no_grad()
+    def read(self, images: Tensor, batch_size: int = 500) -> Tensor:
+        """What the judge sees on pictures (B, 3, S, S): the index of each attribute's value, (B, A)."""
+        device = self.encoder.output.weight.device
+        rows = [torch.stack([x.argmax(1) for x in self(chunk.to(device))], 1) for chunk in images.split(batch_size)]
+        return torch.cat(rows).cpu()
+
+
+def damage(images: Tensor, random: torch.Generator) -> Tensor:
+    """Noise of a random strength on each picture, so that a judge does not hang on single pixels."""
+    strength = 0.15 * torch.rand(len(images), 1, 1, 1, generator=random)
+    return images + (strength * torch.randn(images.shape, generator=random)).to(images)
+
+
+def fit_judge(
+    config: JudgeConfig, steps: int, batch_size: int, learning_rate: float, seed: int, progress: str | None = None
+) -> AttributeJudge:
+    """Train a judge on real pictures of all combinations: it must know whatever it may be shown.
+
+    Args:
+        config: of the judge.
+        steps, batch_size, learning_rate: of the training; each step sees new pictures.
+        seed: of weights and pictures.
+        progress: what the progress bar says; None: no bar.
+    Returns:
+        The judge, in eval mode.
+    """
+    torch.manual_seed(seed)
+    judge = AttributeJudge(config).to(memory_format=torch.channels_last)
+    random = torch.Generator().manual_seed(seed)
+    pictures = CaptionedShapes("all", config.image_size, seed + 1, length=steps * batch_size)
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        rows = range(step * batch_size, (step + 1) * batch_size)
+        return damage(pictures.images(rows), random), judge.labels([pictures.attributes(i) for i in rows])
+
+    def loss(model: AttributeJudge, images: Tensor, labels: Tensor) -> Tensor:
+        return sum(cross_entropy(logits, labels[:, i]) for i, logits in enumerate(model(images)))
+
+    schedule = warmup_cosine(learning_rate, steps, steps // 20)
+    fit(judge, batch, loss, Adam(judge.parameters()), steps, learning_rate=schedule, progress=progress)
+    return judge.eval()
+
+
+def attribute_accuracy(judge: AttributeJudge, images: Tensor, scenes: Sequence[Mapping[str, str]]) -> dict[str, float]:
+    """The share of pictures on which the judge sees what the caption said.
+
+    Args:
+        judge: trained on real pictures of this size.
+        images: (N, 3, S, S) in [-1, 1].
+        scenes: N attribute dictionaries.
+    Returns:
+        attribute -> share in [0, 1]; "all": the share with every attribute right.
+    """
+    right = judge.read(images) == judge.labels(scenes)  # (N, A)
+    return dict(zip(SINGLE, right.float().mean(0).tolist(), strict=True)) | {"all": right.all(1).float().mean().item()}
+
+
+def mean_distance(images: Tensor) -> float:
+    """Mean distance between two pictures of one caption: images (C, K, 3, S, S) -> mean over captions and pairs of the
+    root mean squared difference of pixels."""
+    flat = images.flatten(2)  # (C, K, P)
+    distances = torch.cdist(flat, flat) / flat.shape[-1] ** 0.5  # (C, K, K)
+    captions, samples = images.shape[:2]
+    return (distances.sum() / (captions * samples * (samples - 1))).item()
+
+
+def diversity_ratio(generated: Tensor, real: Tensor) -> float:
+    """How much generated pictures of one caption differ, over how much real ones do; 1 is as much.
+
+    Args:
+        generated, real: (C, K, 3, S, S) in [-1, 1], K pictures for each of the same C captions.
+    """
+    return mean_distance(generated) / mean_distance(real)

@@ -1,0 +1,325 @@
+"""The adversarial loop: one step, many steps, and going on where one stopped. Built in chapter 12.
+
+`AdversarialTrainer.step` is the heart: one generator pass serves both players. `train` repeats it and calls its
+listeners after every step: they draw sample grids, write metrics, save checkpoints. All chance in step t comes from
+a generator seeded with (seed, t); a resumed run therefore continues bit for bit without saving any generator's state.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from course_lib.checkpoint import load_checkpoint, save_checkpoint
+from course_lib.errors import CourseError
+from course_lib.fit import require_finite
+from course_lib.images import from_uint8, make_grid, save_image
+from course_lib.losses import discriminator_loss, generator_loss, mse_loss, r1_penalty, total_loss
+from course_lib.optim import Adam, WeightAverage
+from course_lib.text_gan import Discriminator, Generator
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; the defaults are the measured winners.
+
+    Args:
+        steps: discriminator and generator updates.
+        batch_size: pictures a step.
+        learning_rate: of both players, constant for `constant` of the run and then falling linearly to a twentieth.
+        constant: share of the run before the learning rate falls.
+        betas: Adam's decay rates.
+        r1_weight, r1_every: gradient penalty on real pictures, computed one step in `r1_every` and weighted so much
+            more.
+        average_decay: of the averaged generator that draws the samples.
+        matching_aware: a real picture with a wrong caption counts as fake.
+        text_dropout: share of the captions replaced by the empty one, so that drawing without a caption is learned.
+        mse_weight: of a pixel MSE between the generated picture and the real one with the same caption. 0 in every
+            shipped model: there is no such pair (see lesson 09).
+        seed: of everything random.
+        checkpoint_every, sample_every: steps between checkpoints and between sample grids.
+    """
+
+    steps: int = 4000
+    batch_size: int = 48
+    learning_rate: float = 1e-3
+    constant: float = 0.5
+    betas: tuple[float, float] = (0.5, 0.99)
+    r1_weight: float = 0.02
+    r1_every: int = 16
+    average_decay: float = 0.99
+    matching_aware: bool = True
+    text_dropout: float = 0.05
+    mse_weight: float = 0.0
+    seed: int = 0
+    checkpoint_every: int = 500
+    sample_every: int = 250
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "r1_every", "checkpoint_every", "sample_every"):
+            if not 1 <= getattr(self, name) <= 10**8:
+                raise CourseError(f"{name}={getattr(self, name)} is out of range; use 1 or more")
+        if not 0 < self.learning_rate <= 1:
+            raise CourseError(f"learning_rate={self.learning_rate} is out of range; use 0.0001 to 0.01")
+        for name in ("constant", "average_decay", "text_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise CourseError(f"{name}={getattr(self, name)} is out of range; use 0 to 1")
+
+
+class EmbeddedPictures:
+    """Training data on the device: pictures as bytes, captions as embeddings made once by the frozen encoder.
+
+    Args:
+        images: (N, 3, S, S) uint8.
+        texts: (N, E) float32, row i embeds a caption of picture i.
+        empty: (E,) the embedding of the empty caption.
+    """
+
+    def __init__(self, images: Tensor, texts: Tensor, empty: Tensor):
+        if len(images) != len(texts):
+            raise ValueError(f"{len(images)} images but {len(texts)} text embeddings; give one for each image")
+        self.images, self.texts, self.empty = images, texts, empty
+
+    def batch(self, batch_size: int, text_dropout: float, random: torch.Generator) -> "Batch":
+        """A random batch; some captions are replaced by the empty one."""
+        rows = torch.randint(len(self.images), (batch_size,), generator=random).to(self.images.device)
+        empty = (torch.rand(batch_size, 1, generator=random) < text_dropout).to(self.images.device)
+        images = from_uint8(self.images[rows]).contiguous(memory_format=torch.channels_last)
+        texts = torch.where(empty, self.empty, self.texts[rows])  # (B, E)
+        wrong_texts = texts.roll(1, 0)
+        # the same caption twice in a batch, or an empty one, fits: it must not count as wrong
+        wrong = (texts != wrong_texts).any(1) & ~empty.roll(1, 0)[:, 0]
+        return Batch(images, texts, wrong_texts, wrong)
+
+
+class Batch(NamedTuple):
+    """Pictures (B, 3, S, S) in [-1, 1]; texts and wrong texts (B, E); wrong (B,) bool: the wrong text really is."""
+
+    images: Tensor
+    texts: Tensor
+    wrong_texts: Tensor
+    wrong: Tensor
+
+
+def step_random(seed: int, step: int) -> torch.Generator:
+    """The source of all chance in one training step."""
+    return torch.Generator().manual_seed(seed * 1_000_000_007 + step)
+
+
+def learning_rate_at(config: TrainConfig, progress: float) -> float:
+    """Learning rate at a share `progress` in [0, 1] of the run."""
+    left = 1 - max(0.0, progress - config.constant) / max(1 - config.constant, 1e-9)
+    return config.learning_rate * max(left, 0.05)
+
+
+class AdversarialTrainer:
+    """Generator, discriminator, their optimisers, and the averaged generator.
+
+    Args:
+        generator, discriminator: the two players, on one device.
+        config: how to train.
+    """
+
+    def __init__(self, generator: Generator, discriminator: Discriminator, config: TrainConfig):
+        self.config = config
+        self.generator = generator.to(memory_format=torch.channels_last)
+        self.discriminator = discriminator.to(memory_format=torch.channels_last)
+        self.generator_optimizer = Adam(generator.parameters(), config.learning_rate, config.betas)
+        self.discriminator_optimizer = Adam(discriminator.parameters(), config.learning_rate, config.betas)
+        self.average = WeightAverage(generator, config.average_decay)
+        self.steps_done = 0
+        self.seconds = 0.0  # spent in steps, over all sittings
+
+    def step(self, data: EmbeddedPictures) -> dict[str, float]:
+        """One update of both players; returns the losses.
+
+        The generator runs once: its pictures serve the discriminator (cut off from the graph) and then the
+        generator's own update.
+        """
+        started = time.monotonic()
+        random = step_random(self.config.seed, self.steps_done)
+        batch = data.batch(self.config.batch_size, self.config.text_dropout, random)
+        z = torch.randn(self.config.batch_size, self.generator.config.z_size, generator=random)
+        fake = self.generator(z.to(batch.images.device), batch.texts)  # (B, 3, S, S)
+        losses = self.discriminator_step(batch, fake.detach())
+        losses |= self.generator_step(batch, fake)
+        self.average.update(self.generator)
+        values = {name: value.item() for name, value in losses.items()}
+        self.steps_done += 1
+        self.seconds += time.monotonic() - started
+        return values
+
+    def discriminator_step(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
+        """Real with its caption is real; fake, and real with a wrong caption, are not."""
+        config, player = self.config, self.discriminator
+        with_penalty = config.r1_weight > 0 and self.steps_done % config.r1_every == 0
+        real = batch.images.requires_grad_(with_penalty)
+        features = player.features(real)  # (B, H), read with both captions
+        real_logits = player.match(features, batch.texts)
+        fake_logits = player(fake, batch.texts)
+        wrong_logits = player.match(features, batch.wrong_texts) if config.matching_aware else None
+        loss = discriminator_loss(real_logits, fake_logits, wrong_logits, batch.wrong)
+        penalty = r1_penalty(real_logits, real) if with_penalty else loss.new_zeros(())
+        self.discriminator_optimizer.zero_grad()
+        (loss + config.r1_weight * config.r1_every * penalty).backward()
+        self.discriminator_optimizer.step()
+        return {"loss_d": loss, "logit_real": real_logits.mean(), "logit_fake": fake_logits.mean()}
+
+    def generator_step(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
+        """Make the discriminator call the fake real."""
+        self.discriminator.requires_grad_(False)  # only its input's gradient is needed: a third less work
+        loss = generator_loss(self.discriminator(fake, batch.texts))
+        if self.config.mse_weight > 0:
+            loss = total_loss(loss, mse_loss(fake, batch.images), self.config.mse_weight)
+        self.generator_optimizer.zero_grad()
+        loss.backward()
+        self.generator_optimizer.step()
+        self.discriminator.requires_grad_(True)
+        return {"loss_g": loss}
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """For both players, from the next step on."""
+        self.generator_optimizer.lr = self.discriminator_optimizer.lr = learning_rate
+
+    def parts(self) -> dict[str, Any]:
+        """Everything that training changes, by name; each part has `state_dict` and `load_state_dict`."""
+        return {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "average": self.average.model,
+            "generator_optimizer": self.generator_optimizer,
+            "discriminator_optimizer": self.discriminator_optimizer,
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Write the whole state of training as a checkpoint folder, atomically."""
+        tensors = {f"{name}/{key}": x for name, part in self.parts().items() for key, x in part.state_dict().items()}
+        save_checkpoint(
+            folder, tensors, {"kind": "training-state", "steps_done": self.steps_done, "seconds": self.seconds}
+        )
+
+    def load(self, folder: str | Path) -> None:
+        """Go back to a saved state.
+
+        Raises:
+            CourseError: no such checkpoint, a damaged one, or one of another architecture.
+        """
+        tensors, config = load_checkpoint(folder)
+        if config.get("kind") != "training-state":
+            raise CourseError(f'"{folder}" is no training state; resume from the folder that `course train` wrote')
+        try:
+            for name, part in self.parts().items():
+                start = f"{name}/"
+                part.load_state_dict({k.removeprefix(start): x for k, x in tensors.items() if k.startswith(start)})
+        except (RuntimeError, ValueError, KeyError) as error:
+            told = str(error).splitlines()[0]
+            raise CourseError(f'"{folder}" is a training state of another architecture: {told}') from error
+        self.steps_done, self.seconds = int(config["steps_done"]), float(config["seconds"])
+
+
+Listener = Callable[[AdversarialTrainer, dict[str, float]], None]
+
+
+def train(
+    trainer: AdversarialTrainer,
+    data: EmbeddedPictures,
+    listeners: Sequence[Listener] = (),
+    seconds: float | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    progress: str | None = "training",
+) -> None:
+    """Step until the run's steps are done.
+
+    Args:
+        trainer: what to train; goes on from where it is.
+        data: pictures and embedded captions.
+        listeners: each is called with the trainer and the step's losses after every step.
+        seconds: end after this time, with the learning rate falling as if all steps had been done; None: no limit.
+        stop: asked before every step; True ends the run early.
+        progress: what the progress bar says; None: no bar.
+    Raises:
+        FloatingPointError: a loss is not finite.
+    """
+    config, started = trainer.config, time.monotonic()
+    bar = tqdm(total=config.steps, initial=trainer.steps_done, desc=progress, disable=progress is None)
+    with bar:
+        while trainer.steps_done < config.steps and not stop():
+            elapsed = (time.monotonic() - started) / seconds if seconds else 0.0
+            if elapsed >= 1:
+                break
+            trainer.set_learning_rate(learning_rate_at(config, max(elapsed, trainer.steps_done / config.steps)))
+            losses = trainer.step(data)
+            for name in ("loss_d", "loss_g"):
+                require_finite(losses[name], trainer.steps_done)
+            bar.set_postfix({name: f"{losses[name]:.2f}" for name in ("loss_d", "loss_g")}, refresh=False)
+            bar.update()
+            for listener in listeners:
+                listener(trainer, losses)
+
+
+class MetricsLog:
+    """A listener that writes one JSON line a step to `metrics.jsonl`.
+
+    Args:
+        path: the file; lines of steps after `steps_done` are dropped, so that a resumed run has each step once.
+        steps_done: where the run goes on.
+    """
+
+    def __init__(self, path: Path, steps_done: int = 0):
+        kept = []
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines()[:steps_done]:
+                kept.append(line + "\n")
+        path.write_text("".join(kept), encoding="utf-8")
+        self.path = path
+
+    def __call__(self, trainer: AdversarialTrainer, losses: dict[str, float]) -> None:
+        row = {"step": trainer.steps_done, "learning_rate": trainer.generator_optimizer.lr, **losses}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({k: round(v, 6) for k, v in row.items()}) + "\n")
+
+
+class SampleGrids:
+    """A listener that draws the same prompts from the same noise now and then.
+
+    Args:
+        folder: where the PNGs go.
+        texts: (P, E) the embedded prompts.
+        every: steps between grids.
+    """
+
+    def __init__(self, folder: Path, texts: Tensor, every: int):
+        self.folder, self.texts, self.every = folder, texts, every
+
+    def __call__(self, trainer: AdversarialTrainer, losses: dict[str, float]) -> None:
+        if trainer.steps_done % self.every == 0:
+            path = self.folder / f"step-{trainer.steps_done:06d}.png"
+            save_image(make_grid(self.draw(trainer), columns=8), path)
+
+    @torch.no_grad()
+    def draw(self, trainer: AdversarialTrainer) -> Tensor:
+        """The prompts as the averaged generator draws them now: (P, 3, S, S)."""
+        z = torch.randn(len(self.texts), trainer.generator.config.z_size, generator=step_random(0, 0))
+        return trainer.average.model(z.to(self.texts.device), self.texts)
+
+
+class Checkpoints:
+    """A listener that saves the state of training now and then.
+
+    Args:
+        folder: the checkpoint folder; the last good one is replaced only when the new one is complete.
+        every: steps between checkpoints.
+    """
+
+    def __init__(self, folder: Path, every: int):
+        self.folder, self.every = folder, every
+
+    def __call__(self, trainer: AdversarialTrainer, losses: dict[str, float]) -> None:
+        if trainer.steps_done % self.every == 0:
+            trainer.save(self.folder)

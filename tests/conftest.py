@@ -1,0 +1,40 @@
+"""What every test runs under: few threads, fixed seeds, no window, no network."""
+
+import os
+import random
+import socket
+
+# Read once, when torch and matplotlib are imported. Passive threads sleep while they wait: on a busy machine spinning
+# threads make a training step many times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from course_lib.torchvision_ops import ensure_torchvision_ops  # noqa: E402
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+ensure_torchvision_ops()  # the tests themselves import transformers and torchmetrics to compare with
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that reaches for another machine fails; this machine itself (notebook kernels) stays within reach."""
+    connect = socket.socket.connect
+
+    def connect_here(self: socket.socket, address: object) -> None:
+        if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "localhost", "::1"):
+            raise AssertionError(f"a test tried to reach {address[0]}: tests use no network")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
