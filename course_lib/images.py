@@ -29,7 +29,7 @@ IMAGE_SIZES = (16, 32, 64, 128, 256)
 MAX_PIXELS = 64_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # no EPS: reading one starts another program
 # Source: Okabe and Ito 2008, "Color Universal Design"; yellow and black last, as lines they are hardest to use.
-COLORBLIND_SAFE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442", "#000000")
+COLORBLIND_SAFE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442", "#000000")
 _LATIN_FONT = "DejaVu Sans"  # comes with matplotlib
 _CJK_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN"),

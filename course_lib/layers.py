@@ -170,16 +170,18 @@ def batch_norm(
         ValueError: training on one value a channel, whose variance is not defined.
     Source: Ioffe & Szegedy 2015, algorithm 1.
     """
-    mean, variance, count = running_mean, running_var, input.numel() // input.shape[1]
+    axes, channel = [0, *range(2, input.dim())], (-1, *[1] * (input.dim() - 2))  # (C,) seen as (C, 1, 1)
+    mean, variance = running_mean, running_var
     if training:
+        count = input.numel() // input.shape[1]
         if count < 2:
             raise ValueError(f"input {tuple(input.shape)} has one value a channel; training needs two or more")
-        variance, mean = torch.var_mean(input, [0, *range(2, input.dim())], correction=0)
+        mean = input.mean(axes)
+        variance = (input - mean.view(channel)).square().mean(axes)
         if running_mean is not None:
             running_mean.lerp_(mean.detach(), momentum)
             running_var.lerp_(variance.detach() * count / (count - 1), momentum)  # unbiased, as in the paper
     scale = torch.rsqrt(variance + eps) if weight is None else weight * torch.rsqrt(variance + eps)
-    channel = (-1, *[1] * (input.dim() - 2))  # (C, 1, 1)
     output = (input - mean.view(channel)) * scale.view(channel)
     return output if bias is None else output + bias.view(channel)
 
@@ -193,8 +195,8 @@ def layer_norm(input: Tensor, weight: Tensor | None = None, bias: Tensor | None 
         (..., C).
     Source: Ba et al. 2016, eq. 3-4.
     """
-    variance, mean = torch.var_mean(input, -1, correction=0, keepdim=True)
-    output = (input - mean) * torch.rsqrt(variance + eps)
+    centred = input - input.mean(-1, keepdim=True)
+    output = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + eps)
     output = output if weight is None else output * weight
     return output if bias is None else output + bias
 
@@ -264,7 +266,7 @@ class Embedding(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         # index_select refuses a negative id; weight[input] would count it from the end
-        return self.weight.index_select(0, input.flatten()).unflatten(0, input.shape)
+        return self.weight.index_select(0, input.flatten()).view(*input.shape, self.weight.shape[1])
 
 
 class Conv2d(Module):

@@ -157,13 +157,16 @@ def train_alignment(name: str, preset: AlignmentPreset, out: Path, device: torch
     encoder, tokenizer = load_text_encoder(preset.text_encoder, device)
     torch.manual_seed(preset.train.seed)
     model = AlignmentModel(encoder.requires_grad_(True), ImageEncoder(preset.image_encoder)).to(device)
+    model.image_encoder.to(memory_format=torch.channels_last)
     dataset = preset.data.dataset()
     images = all_pictures(dataset)
     ids, mask = tokenizer.encode_batch([dataset.caption(i) for i in range(len(dataset))], encoder.config.context_length)
     batch = random_rows(preset, device, ids, mask, images)
 
     def loss(model: AlignmentModel, ids: Tensor, mask: Tensor, images: Tensor) -> Tensor:
-        return model(from_uint8(images), ids, mask)
+        longest = int(mask.sum(1).max())  # padding beyond the longest caption of the batch is wasted work
+        images = from_uint8(images).contiguous(memory_format=torch.channels_last)
+        return model(images, ids[:, :longest], mask[:, :longest])
 
     run_fit(model, batch, loss, preset, "matching captions and pictures")
     model.eval()

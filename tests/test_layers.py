@@ -158,7 +158,8 @@ def test_batch_norm_derivative_and_extremes():
     assert gradgradcheck(lambda x: layers.batch_norm(x, None, None, training=True), (random(3, 2, 2, 2),))
     for input in (torch.full((4, 2, 3, 3), 7.0), 1e15 * random(4, 2, 3, 3, dtype=torch.float32).detach()):
         ours = layers.batch_norm(input, None, None, training=True)
-        torch.testing.assert_close(ours, F.batch_norm(input, None, None, training=True))
+        # dividing by sqrt(eps) makes the rounding of the mean of equal numbers 300 times larger
+        torch.testing.assert_close(ours, F.batch_norm(input, None, None, training=True), atol=1e-3, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8), (8,), (0, 8)])

@@ -1,0 +1,143 @@
+"""`make bench`: how fast our parts are beside torch's own, as ratios measured in one run.
+
+Both sides of a ratio are timed in turn, many times over, and the median of the paired ratios is reported: so a busy
+machine slows both alike. Nothing here fails; `make test` holds no timed test.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import statistics  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+
+from course_lib import layers, optim  # noqa: E402
+from course_lib.cards import machine  # noqa: E402
+from course_lib.data import CaptionedShapes  # noqa: E402
+from course_lib.evaluation import format_table  # noqa: E402
+from course_lib.losses import bce_with_logits  # noqa: E402
+from course_lib.presets import get_preset  # noqa: E402
+from course_lib.recipes import new_trainer  # noqa: E402
+from course_lib.text_to_image import TextToImage  # noqa: E402
+from course_lib.training import EmbeddedPictures, step_random  # noqa: E402
+
+ROUNDS = 15
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def ratio(
+    what: str, ours: Callable[[], object], theirs: Callable[[], object], wanted: str, rounds: int = ROUNDS
+) -> dict:
+    """One row: median times, and the median of ours / theirs over alternating rounds."""
+    ours(), theirs()
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
+    mine, other = (statistics.median(side) * 1000 for side in zip(*pairs, strict=True))
+    times = statistics.median(a / b for a, b in pairs)
+    return {"what": what, "ours (ms)": mine, "theirs (ms)": other, "ours / theirs": times, "wanted": wanted}
+
+
+def adam_row() -> dict:
+    """A step of our Adam over the parameters of both players, beside torch's."""
+
+    def stepper(kind, **options) -> Callable[[], None]:
+        trainer = new_trainer(get_preset("shapes-32"), torch.device("cpu"))
+        parameters = [*trainer.generator.parameters(), *trainer.discriminator.parameters()]
+        for parameter in parameters:
+            parameter.grad = torch.randn_like(parameter)
+        optimizer = kind(parameters, lr=1e-3, betas=(0.5, 0.99), **options)
+        return lambda: [optimizer.step() for _ in range(10)]
+
+    return ratio("10 Adam steps, foreach", stepper(optim.Adam), stepper(torch.optim.Adam, foreach=True), "<= 1.1")
+
+
+def convolution_row() -> dict:
+    """Our written-out convolution, forward and backward, beside torch's."""
+    x = torch.randn(32, 64, 32, 32, requires_grad=True)
+    weight = torch.randn(64, 64, 3, 3, requires_grad=True)
+
+    def run(convolve: Callable) -> Callable[[], None]:
+        return lambda: torch.autograd.grad(convolve(x, weight, padding=1).sum(), (x, weight))
+
+    return ratio("conv2d (32, 64, 32, 32), there and back", run(layers.conv2d), run(F.conv2d), "<= 3", 7)
+
+
+def step_rows() -> list[dict]:
+    """One training step of `shapes-32` beside the textbook's."""
+    preset = get_preset("shapes-32")
+    size = preset.generator.text_size
+    pictures = torch.randint(0, 256, (500, 3, 32, 32), dtype=torch.uint8)
+    data = EmbeddedPictures(pictures, torch.randn(500, size), torch.zeros(size))
+    ours, theirs = (new_trainer(preset, torch.device("cpu")) for _ in range(2))
+    for player in (theirs.generator, theirs.discriminator):
+        player.to(memory_format=torch.contiguous_format)
+
+    def textbook() -> None:
+        """Two generator passes, three discriminator passes of every picture, gradients nobody uses."""
+        batch = data.batch(preset.train.batch_size, 0.05, step_random(0, theirs.steps_done))
+        real, ones = batch.images.contiguous(), torch.ones(preset.train.batch_size)
+        for player, optimizer in (
+            (theirs.discriminator, theirs.discriminator_optimizer),
+            (theirs.generator, theirs.generator_optimizer),
+        ):
+            fake = theirs.generator(torch.randn(len(real), preset.generator.z_size), batch.texts).contiguous()
+            if player is theirs.discriminator:
+                loss = bce_with_logits(player(real, batch.texts), ones)
+                loss = loss + bce_with_logits(player(fake.detach(), batch.texts), 0 * ones) / 2
+                loss = loss + bce_with_logits(player(real, batch.wrong_texts), 0 * ones) / 2
+            else:
+                loss = bce_with_logits(theirs.discriminator(fake, batch.texts), ones)
+            theirs.generator_optimizer.zero_grad()
+            theirs.discriminator_optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        theirs.steps_done += 1
+
+    return [ratio("a training step, beside the textbook loop", lambda: ours.step(data), textbook, "< 1", 31)]
+
+
+def absolute_rows() -> list[dict]:
+    """Times that stand by themselves."""
+
+    def fresh(code: str) -> float:
+        return statistics.median(
+            seconds(lambda: subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL))
+            for _ in range(5)
+        )
+
+    bare = fresh("pass")
+    model = TextToImage.from_pretrained("shapes-32")
+    shapes = CaptionedShapes(image_size=32, length=10_000)
+    prompt = "a small red circle at the center on gray"
+    rows = {
+        "import course_lib": (fresh("import course_lib") - bare, "< 0.1"),
+        "course --help": (
+            fresh("from course_lib.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"),
+            "< 0.5",
+        ),
+        "8 pictures for one prompt": (seconds(lambda: model.sample(prompt, 8)), "< 1"),
+        "the same, 20 refinement steps": (seconds(lambda: model.sample(prompt, 8, steps_per_sample=20)), ""),
+        "rendering 10,000 pictures at 32 x 32": (
+            seconds(lambda: [shapes.images(range(i, i + 500)) for i in range(0, 10_000, 500)]),
+            "seconds",
+        ),
+    }
+    return [{"what": what, "seconds": value, "wanted": wanted} for what, (value, wanted) in rows.items()]
+
+
+if __name__ == "__main__":
+    print(f"{machine()}\n")
+    print(format_table([adam_row(), convolution_row(), *step_rows()]))
+    print()
+    print(format_table(absolute_rows()))

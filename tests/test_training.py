@@ -1,0 +1,230 @@
+"""The adversarial loop learns what it is taught, and only that; and goes on exactly where it stopped."""
+
+import json
+
+import pytest
+import torch
+
+from course_lib.data import CaptionedShapes
+from course_lib.data.captions import SINGLE
+from course_lib.errors import CourseError
+from course_lib.evaluation import load_judge
+from course_lib.images import to_uint8
+from course_lib.metrics import attribute_accuracy
+from course_lib.text_gan import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
+from course_lib.training import (
+    AdversarialTrainer,
+    Checkpoints,
+    EmbeddedPictures,
+    MetricsLog,
+    SampleGrids,
+    TrainConfig,
+    learning_rate_at,
+    step_random,
+    train,
+)
+
+TEXT_SIZE = 32
+
+
+def embed(scenes: list[dict[str, str]]) -> torch.Tensor:
+    """A stand-in for the text encoder: a fixed random vector for each value, added up."""
+    random = torch.Generator().manual_seed(5)
+    table = {value: torch.randn(TEXT_SIZE, generator=random) for values in SINGLE.values() for value in values}
+    return torch.stack([sum(table[v] for v in scene.values()) for scene in scenes]) / len(SINGLE) ** 0.5
+
+
+def make_data(length: int = 2000, image_size: int = 32, shuffled: bool = False) -> EmbeddedPictures:
+    pictures = CaptionedShapes(image_size=image_size, length=length, grammar="small")
+    texts = embed([pictures.attributes(i) for i in range(length)])
+    if shuffled:
+        texts = texts[torch.randperm(length, generator=torch.Generator().manual_seed(1))]
+    return EmbeddedPictures(to_uint8(pictures.images(range(length))), texts, torch.zeros(TEXT_SIZE))
+
+
+def make_trainer(image_size: int = 32, width: int = 24, **settings) -> AdversarialTrainer:
+    torch.manual_seed(0)
+    generator = Generator(GeneratorConfig(image_size, 16, TEXT_SIZE, 32, width))
+    discriminator = Discriminator(DiscriminatorConfig(image_size, TEXT_SIZE, width, 64))
+    return AdversarialTrainer(generator, discriminator, TrainConfig(**settings))
+
+
+def small_trainer(**settings) -> AdversarialTrainer:
+    return make_trainer(16, 4, **{"steps": 12, "batch_size": 8, **settings})
+
+
+def weights(trainer: AdversarialTrainer) -> dict[str, torch.Tensor]:
+    return {f"{n}/{k}": x.clone() for n, part in trainer.parts().items() for k, x in part.state_dict().items()}
+
+
+def assert_same_weights(one: AdversarialTrainer, other: AdversarialTrainer) -> None:
+    for (name, a), b in zip(weights(one).items(), weights(other).values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def learned(shuffled: bool) -> dict[str, float]:
+    """Accuracy on combinations it never saw, after a short training."""
+    trainer = make_trainer(steps=260, batch_size=32, average_decay=0.95)
+    train(trainer, make_data(shuffled=shuffled), progress=None)
+    exam = CaptionedShapes("heldout", 32, length=200, grammar="small")
+    scenes = [exam.attributes(i) for i in range(200)]
+    z = torch.randn(200, 16, generator=step_random(0, 0))
+    with torch.no_grad():
+        images = trainer.average.model(z, embed(scenes))
+    return attribute_accuracy(load_judge(32), images, scenes)
+
+
+@pytest.mark.slow
+def test_a_small_gan_learns_to_follow_captions_of_unseen_combinations():
+    marks = learned(shuffled=False)
+    assert marks["position"] > 0.8 and marks["color"] > 0.6, marks
+
+
+@pytest.mark.slow
+def test_with_shuffled_captions_it_cannot():
+    marks = learned(shuffled=True)
+    assert marks["position"] < 0.4 and marks["color"] < 0.35, marks  # chance is 0.20 and 0.17
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not():
+    data = make_data(64, 16)
+    one, same, other = small_trainer(), small_trainer(), small_trainer(seed=1)
+    for trainer in (one, same, other):
+        train(trainer, data, progress=None)
+    assert_same_weights(one, same)
+    assert not torch.equal(one.generator.start.weight, other.generator.start.weight)
+
+
+def test_a_resumed_run_ends_in_the_same_weights_bit_for_bit(tmp_path):
+    data = make_data(64, 16)
+    whole = small_trainer()
+    train(whole, data, progress=None)
+    first = small_trainer()
+    train(first, data, [Checkpoints(tmp_path / "last", 5)], stop=lambda: first.steps_done == 7, progress=None)
+    second = small_trainer(seed=0)
+    second.load(tmp_path / "last")
+    assert second.steps_done == 5
+    train(second, data, progress=None)
+    assert_same_weights(whole, second)
+
+
+def test_metrics_have_each_step_once_after_a_resume(tmp_path):
+    data, path = make_data(64, 16), tmp_path / "metrics.jsonl"
+    first = small_trainer()
+    listeners = [MetricsLog(path), Checkpoints(tmp_path / "last", 5)]
+    train(first, data, listeners, stop=lambda: first.steps_done == 8, progress=None)
+    second = small_trainer()
+    second.load(tmp_path / "last")
+    train(second, data, [MetricsLog(path, second.steps_done)], progress=None)
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    assert all({"loss_d", "loss_g", "learning_rate"} <= row.keys() for row in rows)
+
+
+def test_one_generator_pass_serves_both_players():
+    trainer, passes = small_trainer(), []
+    trainer.generator.register_forward_hook(lambda *_: passes.append(1))
+    trainer.step(make_data(64, 16))
+    assert len(passes) == 1
+
+
+def test_each_player_changes_only_itself():
+    trainer = small_trainer()
+    data = make_data(64, 16)
+    batch = data.batch(8, 0.0, step_random(0, 0))
+    fake = trainer.generator(torch.randn(8, 16), batch.texts)
+    before = weights(trainer)
+    trainer.discriminator_step(batch, fake.detach())
+    changed = {n.split("/")[0] for n, x in weights(trainer).items() if not torch.equal(x, before[n])}
+    assert changed == {"discriminator", "discriminator_optimizer"}
+    before = weights(trainer)
+    trainer.generator_step(batch, fake)
+    changed = {n.split("/")[0] for n, x in weights(trainer).items() if not torch.equal(x, before[n])}
+    assert changed == {"generator", "generator_optimizer"}
+    assert all(p.requires_grad for p in trainer.discriminator.parameters())
+
+
+def test_batches_mark_which_captions_are_wrong():
+    data = make_data(64, 16)
+    data.texts[:] = data.texts[0]  # one caption for all: none of the shifted ones is wrong
+    assert not data.batch(8, 0.0, step_random(0, 0)).wrong.any()
+    data = make_data(64, 16)
+    assert data.batch(8, 0.0, step_random(0, 0)).wrong.all()
+    dropped = data.batch(8, 1.0, step_random(0, 0))
+    assert torch.equal(dropped.texts, torch.zeros(8, TEXT_SIZE)) and not dropped.wrong.any()
+    some = data.batch(64, 0.5, step_random(0, 0))
+    empty = (some.wrong_texts == 0).all(1)
+    assert empty.any() and not some.wrong[empty].any() and some.images.abs().max() <= 1
+
+
+def test_matching_aware_loss_is_what_punishes_a_wrong_caption():
+    data, results = make_data(256, 16), {}
+    for matching_aware in (True, False):
+        trainer = make_trainer(16, 8, steps=60, batch_size=32, matching_aware=matching_aware)
+        for _ in range(60):
+            batch = data.batch(32, 0.0, step_random(0, trainer.steps_done))
+            trainer.discriminator_step(batch, torch.zeros_like(batch.images))  # fakes anyone can tell
+            trainer.steps_done += 1
+        batch = data.batch(200, 0.0, step_random(9, 0))
+        with torch.no_grad():
+            gap = trainer.discriminator(batch.images, batch.texts) - trainer.discriminator(
+                batch.images, batch.wrong_texts
+            )
+        results[matching_aware] = gap.mean().item()
+    assert results[True] > 1 and results[False] < 0.3, results
+
+
+def test_mse_term_pulls_towards_the_real_picture():
+    data = make_data(64, 16)
+    plain, with_mse = small_trainer(), small_trainer(mse_weight=100.0)
+    batch = data.batch(8, 0.0, step_random(0, 0))
+    z = torch.randn(8, 16)
+    losses = [t.generator_step(batch, t.generator(z, batch.texts))["loss_g"].item() for t in (plain, with_mse)]
+    with torch.no_grad():
+        mse = (small_trainer().generator(z, batch.texts) - batch.images).square().mean().item()
+    assert losses[1] - losses[0] == pytest.approx(100 * mse, rel=0.01)
+
+
+def test_learning_rate_is_constant_and_then_falls():
+    config = TrainConfig(learning_rate=1e-3, constant=0.5)
+    rates = [learning_rate_at(config, p) for p in (0, 0.5, 0.75, 1.0)]
+    assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-5])
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_words():
+    trainer = small_trainer()
+    trainer.generator.start.weight.data.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="step"):
+        train(trainer, make_data(64, 16), progress=None)
+
+
+def test_time_limit_ends_the_run(tmp_path):
+    trainer = small_trainer(steps=10**6)
+    train(trainer, make_data(64, 16), seconds=0.3, progress=None)
+    assert 0 < trainer.steps_done < 10**5
+    assert trainer.generator_optimizer.lr < trainer.config.learning_rate
+
+
+def test_sample_grids_are_drawn_from_the_same_noise(tmp_path):
+    trainer = small_trainer(steps=4)
+    grids = SampleGrids(tmp_path, make_data(64, 16).texts[:8], every=2)
+    before = grids.draw(trainer)
+    assert torch.equal(before, grids.draw(trainer))
+    train(trainer, make_data(64, 16), [grids], progress=None)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000002.png", "step-000004.png"]
+    assert not torch.equal(before, grids.draw(trainer))
+
+
+def test_states_of_other_runs_are_refused(tmp_path):
+    small_trainer().save(tmp_path / "small")
+    with pytest.raises(CourseError, match="another architecture"):
+        make_trainer(16, 8).load(tmp_path / "small")
+    with pytest.raises(CourseError):
+        small_trainer().load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch_size": -1}, {"learning_rate": 0.0}, {"text_dropout": 2.0}])
+def test_impossible_settings_are_named(wrong):
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(CourseError, match=f"{name}={value}"):
+        TrainConfig(**wrong)
