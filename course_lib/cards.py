@@ -4,7 +4,7 @@ import platform
 from typing import Any
 
 from course_lib.evaluation import accuracy_rows, format_table
-from course_lib.presets import GanPreset, Preset
+from course_lib.presets import GanPreset, Preset, get_preset
 from course_lib.text_to_image import TextToImage
 
 LICENCE = (
@@ -24,11 +24,13 @@ def machine() -> str:
 
 
 def how_made(name: str, preset: Preset, seconds: float) -> str:
-    """The lines every card has: command, settings, time, machine."""
+    """The lines every card has: the command that repeats it, settings, time, machine."""
     settings = ", ".join(f"{key} {value}" for key, value in vars(preset.train).items())
+    usual = vars(get_preset(name).train)
+    changes = "".join(f" --{key} {value}" for key, value in vars(preset.train).items() if value != usual[key])
     return "\n".join(
         [
-            f"Made by `course train --preset {name} --out runs/{name}` ({settings})",
+            f"Made by `course train --preset {name}{changes} --out runs/{name}` ({settings})",
             f"in {seconds / 60:.0f} minutes on {machine()}.",
         ]
     )

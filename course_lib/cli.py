@@ -7,19 +7,26 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from course_lib import __version__
 from course_lib.errors import CourseError
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
+MAX_FILE_BYTES = 10_000_000  # of prompts or settings
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that tells a mistake in one line; argparse would print the whole usage first."""
+
+    def error(self, message: str) -> NoReturn:
+        """Tell it and exit with code 2."""
+        self.exit(2, f"course: {message}; see {self.prog} --help\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All subcommands and their options."""
-    parser = argparse.ArgumentParser(
-        prog="course", description="Words to Pixels: pictures from sentences, from scratch."
-    )
+    parser = Parser(prog="course", description="Words to Pixels: pictures from sentences, from scratch.")
     parser.add_argument("--version", action="version", version=f"words-to-pixels {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -78,11 +85,12 @@ SETTINGS = {  # of training, each the same name as the preset's field
 def command_demo(options: argparse.Namespace) -> None:
     """`course demo`."""
     from course_lib.demo import run_demo
-    from course_lib.recipes import choose_device
+    from course_lib.recipes import choose_device, writable_folder
+    from course_lib.text_to_image import require_range
 
-    if not 1 <= options.seconds <= 86_400:
-        raise CourseError(f"seconds={options.seconds} is out of range; use 1 to 86400")
-    run_demo(options.seconds, writable_folder(options.out), choose_device(options.device or "auto"))
+    require_range("seconds", options.seconds, 1, 86_400)
+    device = choose_device(options.device or "auto")
+    run_demo(options.seconds, writable_folder(options.out), device)
 
 
 def command_train(options: argparse.Namespace) -> None:
@@ -91,18 +99,19 @@ def command_train(options: argparse.Namespace) -> None:
 
     changes = {name: getattr(options, name) for name in SETTINGS if getattr(options, name) is not None}
     device = choose_device(options.device or "auto")
-    if options.resume:
-        if changes or options.out:
-            given = ", ".join(f"--{name}" for name in [*changes, *(["out"] if options.out else [])])
-            raise CourseError(f"--resume goes on with the run's own settings; leave out {given}")
-        folder, resume = options.resume, resume_run(options.resume, device)
-    else:
-        folder = options.out or Path("runs") / options.preset
-        resume = start_run(options.preset, changes, folder, device)
-    if resume is None:
-        print(f"\nStopped. The state is saved; go on with: course train --resume {folder}")
+    if options.resume and (changes or options.out):
+        given = ", ".join(f"--{name}" for name in [*changes, *(["out"] if options.out else [])])
+        raise CourseError(f"--resume goes on with the run's own settings; leave out {given}")
+    folder = options.resume or options.out or Path("runs") / options.preset
+    saved = "The state is saved"
+    try:
+        model = resume_run(folder, device) if options.resume else start_run(options.preset, changes, folder, device)
+    except KeyboardInterrupt:
+        model, saved = None, "What was saved last is kept"
+    if model is None:
+        print(f'\nStopped. {saved}; go on with: course train --resume "{folder}"')
         raise SystemExit(INTERRUPTED)
-    print(f"\nDone: {resume}\nIts card: {resume / 'README.md'}")
+    print(f"\nDone: {model}\nIts card: {model / 'README.md'}")
 
 
 def command_generate(options: argparse.Namespace) -> None:
@@ -127,10 +136,10 @@ def command_evaluate(options: argparse.Namespace) -> None:
     """`course evaluate`."""
     from course_lib.evaluation import accuracy_rows, evaluate, format_table, sweep
     from course_lib.recipes import choose_device
-    from course_lib.text_to_image import TextToImage
+    from course_lib.text_to_image import MAX_SEED, TextToImage, require_range
 
-    if not 1 <= options.n <= 1_000_000:
-        raise CourseError(f"n={options.n} is out of range; use 1 to 1,000,000")
+    require_range("n", options.n, 1, 20_000)
+    require_range("seed", options.seed, 0, MAX_SEED)
     model = TextToImage.from_pretrained(options.model, choose_device(options.device or "auto"))
     if options.sweep:
         rows = sweep(model, options.split, options.n, options.seed)
@@ -144,6 +153,24 @@ def command_evaluate(options: argparse.Namespace) -> None:
         print(format_table(accuracy_rows(marks)) + f"\n\ndiversity, generated over real: {marks['diversity']:.2f}")
 
 
+def read_text(option: str, path: Path) -> str:
+    """The text of a file that an option names.
+
+    Raises:
+        CourseError: missing, unreadable, too long, or not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        text = data.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CourseError(f'{option}="{path}" cannot be read ({reason}); give a text file in UTF-8') from error
+    if len(data) > MAX_FILE_BYTES:
+        raise CourseError(f'{option}="{path}" is longer than {MAX_FILE_BYTES:,} bytes; give a shorter one')
+    return text
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The keys and values of a YAML file.
 
@@ -152,11 +179,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     import yaml
 
+    text = read_text("config", path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        told = str(error).splitlines()[0]
-        raise CourseError(f'config="{path}" cannot be read as YAML: {told}') from error
+        values = yaml.safe_load(text)
+    except Exception as error:  # a malformed date or number makes PyYAML raise almost anything
+        told = " ".join(str(error).split())
+        raise CourseError(f'config="{path}" is not YAML ({told}); write "n_samples: 8" and the like') from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise CourseError(f'config="{path}" does not hold keys and values, such as "n_samples: 8"')
     return values
@@ -164,30 +192,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def read_texts(path: Path) -> list[str]:
     """The prompts in a text file, one a line; empty lines are passed over."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CourseError(f'texts="{path}" cannot be read as UTF-8 text: {error}') from error
-    texts = [line.strip() for line in lines if line.strip()]
+    texts = [line.strip() for line in read_text("texts", path).splitlines() if line.strip()]
     if not texts:
         raise CourseError(f'texts="{path}" has no prompt; write one a line')
     return texts
-
-
-def writable_folder(path: Path) -> Path:
-    """Make a folder and prove that one can write there.
-
-    Raises:
-        CourseError: one can't.
-    """
-    probe = path / ".write-test"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"words to pixels")
-        probe.unlink()
-    except OSError as error:
-        raise CourseError(f'"{path}" cannot be written to: {error.strerror}; choose another folder') from error
-    return path
 
 
 COMMANDS = {
@@ -201,14 +209,12 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run `course`; returns the exit code."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a console that can't show Chinese must not end the run
+        if hasattr(stream, "reconfigure"):  # a notebook's streams take everything
+            stream.reconfigure(errors="replace")  # a console that can't show Chinese must not end the run
     options = build_parser().parse_args(arguments)
     try:
         COMMANDS[options.command](options)
-    except CourseError as error:
-        print(f"course: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a full disk, a missing permission: the message says which file
+    except (CourseError, OSError, FloatingPointError) as error:  # bad input, a full disk, a training that diverged
         print(f"course: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -26,11 +26,11 @@ def load_judge(image_size: int) -> AttributeJudge:
     """The shipped judge for pictures of this size, in eval mode.
 
     Raises:
-        CourseError: there is none.
+        CourseError: there is none, or it is damaged.
     """
     folder = find_checkpoint(f"judge-{image_size}")
     tensors, config = load_checkpoint(folder)
-    judge = AttributeJudge(dataclass_from_dict(JudgeConfig, config["judge"], folder / "config.json"))
+    judge = AttributeJudge(dataclass_from_dict(JudgeConfig, config.get("judge"), folder / "config.json"))
     load_weights(judge, tensors, folder)
     return judge.eval().requires_grad_(False)
 

@@ -1,5 +1,6 @@
 """`course generate`: sentences in, PNG files out. Settings come from options, from a YAML file, or both."""
 
+import difflib
 import re
 import sys
 import time
@@ -8,10 +9,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from course_lib.errors import CourseError, nearest
+from course_lib.errors import CourseError
 from course_lib.images import make_grid, prepare_image, save_image
-from course_lib.recipes import choose_device
+from course_lib.recipes import choose_device, writable_folder
 from course_lib.text_to_image import TextToImage
+
+WARNINGS = 10  # the most words that are warned of
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def generate(config: GenerateConfig) -> list[Path]:
     for name, own in (("image_size", model.image_size), ("z_size", model.generator.config.z_size)):
         if getattr(config, name) not in (None, own):
             raise CourseError(f"{name}={getattr(config, name)}, but {config.model_path} has {own}; leave it out")
+    model.encode_text(config.texts)  # a bad prompt ends it here, before anything is said about its words
     warn_of_unknown_words(model, config)
     image = prepare_image(config.image, model.image_size) if config.image else None
     started = time.monotonic()
@@ -78,16 +82,18 @@ def generate(config: GenerateConfig) -> list[Path]:
 
 def warn_of_unknown_words(model: TextToImage, config: GenerateConfig) -> None:
     """Say which words the model has never read; it draws all the same."""
-    for text in config.texts:
-        for word in model.unknown_words(text):
-            guess = nearest(word, model.vocabulary).split("?")[0] + "?" if word.isascii() else ""
-            hint = f" ({guess})" if guess.startswith("did you mean") else ""
-            print(f'warning: {config.model_path} has never read "{word}"{hint}', file=sys.stderr)
+    words = list(dict.fromkeys(word for text in config.texts for word in model.unknown_words(text)))
+    for word in words[:WARNINGS]:
+        close = difflib.get_close_matches(word, model.vocabulary, n=1)
+        hint = f' (did you mean "{close[0]}"?)' if close else ""
+        print(f'warning: {config.model_path} has never read "{word}"{hint}', file=sys.stderr)
+    if len(words) > WARNINGS:
+        print(f"warning: nor {len(words) - WARNINGS} more words", file=sys.stderr)
 
 
 def save(pictures: Tensor, config: GenerateConfig) -> list[Path]:
     """Write each picture and a grid with one row a prompt; file names begin with the prompt's number and words."""
-    folder, paths = Path(config.save_path), []
+    folder, paths = writable_folder(Path(config.save_path)), []
     for i, picture in enumerate(pictures):
         text, sample = config.texts[i // config.n_samples], i % config.n_samples
         name = f"{i // config.n_samples + 1:02d}-{slug(text)}-seed{config.seed}-{sample + 1:02d}.png"

@@ -201,6 +201,31 @@ def layer_norm(input: Tensor, weight: Tensor | None = None, bias: Tensor | None 
     return output if bias is None else output + bias
 
 
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Gives every group of channels of every picture mean 0 and variance 1, then scale `weight` and shift `bias`.
+
+    Unlike batch normalisation it never looks at the rest of the batch: the same in training and in use.
+
+    Args:
+        input: (B, C, ...); num_groups divides C.
+        weight, bias: (C,) or None.
+    Returns:
+        the shape of input.
+    Raises:
+        ValueError: num_groups does not divide C.
+    Source: Wu & He 2018, eq. 1, 2, 6 and 7, arXiv:1803.08494.
+    """
+    if input.shape[1] % num_groups:
+        raise ValueError(f"num_groups={num_groups} does not divide the {input.shape[1]} channels; change one of them")
+    groups = input.reshape(len(input), num_groups, -1)  # (B, G, C/G * ...)
+    output = layer_norm(groups, eps=eps).view(input.shape)
+    channel = (-1, *[1] * (input.dim() - 2))  # (C,) seen as (C, 1, 1)
+    output = output if weight is None else output * weight.view(channel)
+    return output if bias is None else output + bias.view(channel)
+
+
 def upsample_nearest(input: Tensor, scale_factor: int = 2) -> Tensor:
     """Every pixel becomes a square of equal pixels: (B, C, H, W) -> (B, C, H * scale_factor, W * scale_factor)."""
     return input.repeat_interleave(scale_factor, dim=2).repeat_interleave(scale_factor, dim=3)
@@ -342,6 +367,24 @@ class LayerNorm(Module):
         return layer_norm(input, self.weight, self.bias, self.eps)
 
 
+class GroupNorm(Module):
+    """`group_norm` with its weights: (B, num_channels, ...) -> the same shape; backend as for `Conv2d`."""
+
+    def __init__(
+        self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, backend: str = "torch"
+    ):
+        super().__init__()
+        if num_channels % num_groups:
+            raise ValueError(f"num_groups={num_groups} does not divide num_channels={num_channels}; change one of them")
+        self.num_groups, self.eps, self.backend = num_groups, eps, check_backend(backend)
+        self.weight = Parameter(torch.ones(num_channels)) if affine else None
+        self.bias = Parameter(torch.zeros(num_channels)) if affine else None
+
+    def forward(self, input: Tensor) -> Tensor:
+        function = torch.nn.functional.group_norm if self.backend == "torch" else group_norm
+        return function(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
 class ConditionalBatchNorm2d(Module):
     """Batch normalisation whose scale and shift are read from a condition, such as a caption's embedding.
 
@@ -380,7 +423,7 @@ def initialise_(module: Module, weight_std: Callable[[Module], float], scale_std
     for layer in module.modules():
         if isinstance(layer, (Linear, Conv2d, ConvTranspose2d)):
             layer.weight.normal_(0.0, weight_std(layer))
-        elif isinstance(layer, (BatchNorm2d, LayerNorm)) and layer.weight is not None:
+        elif isinstance(layer, (BatchNorm2d, GroupNorm, LayerNorm)) and layer.weight is not None:
             layer.weight.normal_(1.0, scale_std)
         else:
             continue

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from course_lib.checkpoint import save_checkpoint
 from course_lib.data.captions import vocabulary
 from course_lib.data.shapes import CaptionedShapes, combinations
 from course_lib.errors import CourseError
-from course_lib.evaluation import PAPERS, evaluate
+from course_lib.evaluation import PAPERS, evaluate, load_judge
 from course_lib.fit import fit, warmup_cosine
 from course_lib.image_encoder import ImageEncoder
 from course_lib.images import from_uint8, to_uint8
@@ -54,11 +55,29 @@ def choose_device(device: str) -> torch.device:
     """ "auto" is the first CUDA device where there is one, else the CPU.
 
     Raises:
-        CourseError: CUDA was asked for and is not there.
+        CourseError: another word, or CUDA was asked for and is not there.
     """
+    if device not in ("auto", "cpu", "cuda"):
+        raise CourseError(f'device="{device}" is unknown; use auto, cpu or cuda')
     if device == "cuda" and not torch.cuda.is_available():
         raise CourseError("device=cuda, but this torch sees no CUDA device; use device=cpu or device=auto")
-    return torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def writable_folder(path: Path) -> Path:
+    """Make a folder and prove that one can write there.
+
+    Raises:
+        CourseError: one can't.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as probe:
+            probe.write(b"words to pixels")
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise CourseError(f'"{path}" cannot be written to ({reason}); choose another folder') from error
+    return path
 
 
 def start_run(name: str, changes: dict[str, Any], out: Path, device: torch.device) -> Path | None:
@@ -71,18 +90,24 @@ def start_run(name: str, changes: dict[str, Any], out: Path, device: torch.devic
     Returns:
         The folder of the trained model; None if Ctrl-C ended the run early (its state is saved).
     Raises:
-        CourseError: unknown preset or setting, or the folder already holds a run.
+        CourseError: unknown preset or setting, the folder holds something, or a model that the preset builds on is not
+            there.
     """
     preset = override(get_preset(name), changes)
-    if (out / RUN_FILE).exists() or (out / "model").exists():
-        raise CourseError(f'"{out}" already holds a run; choose another --out, or go on with --resume {out}')
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        settings = {"preset": name, "train": vars(preset.train)}
-        (out / RUN_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CourseError(f'"{out}" cannot be written to: {error.strerror}; choose another folder') from error
+    if out.is_dir() and any(out.iterdir()):
+        raise CourseError(f'out="{out}" is not empty; choose a new folder, or go on with the run in it: --resume')
+    require_parts(preset)
+    settings = {"preset": name, "train": vars(preset.train)}
+    (writable_folder(out) / RUN_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return run(name, preset, out, device)
+
+
+def require_parts(preset: Preset) -> None:
+    """Load what a preset builds on, so that a missing part is told before hours of training, not after them."""
+    if isinstance(preset, GanPreset | AlignmentPreset):
+        load_text_encoder(preset.text_encoder)
+    if isinstance(preset, GanPreset):
+        load_judge(preset.generator.image_size)
 
 
 def resume_run(out: Path, device: torch.device) -> Path | None:
@@ -93,13 +118,14 @@ def resume_run(out: Path, device: torch.device) -> Path | None:
     """
     try:
         settings = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
-        name, changes = settings["preset"], dict(settings["train"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        name = str(settings["preset"])
+        preset = override(get_preset(name), dict(settings["train"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CourseError(f'resume="{out}" holds no run ({RUN_FILE}: {error}); start one with --preset') from error
     if (out / "model").is_dir():
         print(f"{out} is finished.")
         return out / "model"
-    return run(name, override(get_preset(name), changes), out, device)
+    return run(name, preset, out, device)
 
 
 def run(name: str, preset: Preset, out: Path, device: torch.device) -> Path | None:
@@ -210,7 +236,7 @@ def train_gan(
     data = embed(dataset, encoder, tokenizer, device)
     trainer = new_trainer(preset, device)
     state = out / "checkpoints" / "last"
-    if state.is_dir():
+    if state.is_dir() or state.with_name(".last.old").is_dir():  # a save that was cut short leaves only that
         trainer.load(state)
     prompts = preset.data.dataset("heldout")
     prompts = embed_captions(encoder, tokenizer, [prompts.caption(i) for i in range(32)])

@@ -19,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from course_lib.checkpoint import dataclass_from_dict, find_checkpoint, load_checkpoint, load_weights
 from course_lib.errors import CourseError
 from course_lib.layers import Embedding, LayerNorm, Linear, check_backend, gelu
+from course_lib.losses import cross_entropy
 from course_lib.tokenizer import MAX_VOCAB_SIZE, Tokenizer, normalize_text
 
 LIMITS = {  # also what keeps a hostile config.json from asking for a billion channels
@@ -215,12 +216,6 @@ def init_gpt2(model: TextEncoder) -> None:
             parameter.normal_(0.0, INIT_STD)
 
 
-def log_softmax(logits: Tensor) -> Tensor:
-    """Logarithms of the probabilities over the last dimension, finite for any finite logits."""
-    shifted = logits - logits.amax(dim=-1, keepdim=True).detach()
-    return shifted - shifted.exp().sum(dim=-1, keepdim=True).log()
-
-
 def next_token_loss(model: TextEncoder, ids: Tensor, mask: Tensor) -> Tensor:
     """How surprised the model is by each next token: mean cross-entropy over the real targets.
 
@@ -231,9 +226,8 @@ def next_token_loss(model: TextEncoder, ids: Tensor, mask: Tensor) -> Tensor:
     Source: Radford et al. 2018, eq. 1.
     """
     tokens, _ = model(ids[:, :-1], mask[:, :-1])
-    log_probabilities = log_softmax(model.next_token_logits(tokens))  # (B, T-1, vocab_size)
-    surprise = -log_probabilities.gather(-1, ids[:, 1:, None]).squeeze(-1)  # (B, T-1)
-    return surprise[mask[:, :-1] & mask[:, 1:]].mean()
+    real = mask[:, :-1] & mask[:, 1:]  # (B, T-1): both the token read and the token to be guessed
+    return cross_entropy(model.next_token_logits(tokens)[real], ids[:, 1:][real])  # (N, vocab_size) against (N,)
 
 
 CONV1D = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # transformers' Conv1D keeps its weights transposed
@@ -292,6 +286,22 @@ def embed_captions(
         rows.append(encoder(ids.to(device), mask.to(device))[1].float())
     row_of = {text: row for row, text in enumerate(distinct)}
     return torch.cat(rows)[torch.tensor([row_of[text] for text in texts], dtype=torch.int64, device=device)]
+
+
+@torch.no_grad()
+def embed_tokens(encoder: Module, tokenizer: Tokenizer, captions: Sequence[str], batch_size: int = 256) -> Tensor:
+    """Every caption token by token, without gradients: (N, T, E) with zeros after the end of each caption.
+
+    Args:
+        encoder, tokenizer, captions: as for `embed_captions`; T is the length of the longest caption.
+        batch_size: how many are read at once.
+    Raises:
+        CourseError: a caption is too long for the encoder.
+    """
+    device = next(encoder.parameters()).device
+    ids, mask = (x.to(device) for x in tokenizer.encode_batch(captions, encoder.config.context_length))
+    rows = zip(ids.split(batch_size), mask.split(batch_size), strict=True)
+    return torch.cat([encoder(i, m)[0].float() for i, m in rows])
 
 
 def load_text_encoder(name_or_path: str | Path, device: torch.device | str = "cpu") -> tuple[TextEncoder, Tokenizer]:

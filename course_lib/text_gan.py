@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import Module, ModuleList
 
-from course_lib.errors import CourseError
+from course_lib.errors import CourseError, nearest
 from course_lib.images import require_image_size
 from course_lib.layers import (
+    BatchNorm2d,
     ConditionalBatchNorm2d,
     Conv2d,
     ConvTranspose2d,
@@ -23,6 +24,7 @@ from course_lib.layers import (
     init_kaiming_,
     leaky_relu,
 )
+from course_lib.text_encoder import attention
 
 
 def _require_sizes(config, names: tuple[str, ...]) -> None:
@@ -30,6 +32,11 @@ def _require_sizes(config, names: tuple[str, ...]) -> None:
     for name in names:
         if not 1 <= getattr(config, name) <= 4096:
             raise CourseError(f"{name}={getattr(config, name)} is out of range; use 1 to 4096")
+
+
+def _require_conditioning(config, known: tuple[str, ...]) -> None:
+    if config.conditioning not in known:
+        raise CourseError(f'conditioning="{config.conditioning}" is unknown; {nearest(config.conditioning, known)}')
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,9 @@ class GeneratorConfig:
         text_size: length of a caption's embedding.
         condition_size: length of what the caption is squeezed into before it meets the noise.
         width: channels of the last block; earlier blocks have 2, 3, 5 ... times as many.
+        conditioning: how blocks hear the caption. "concatenation": not at all, only the first layer does, beside the
+            noise. "normalisation": it scales and shifts every block's channels. "cross-attention": that, and each
+            position of the 16 x 16 block looks at the caption's single tokens.
     """
 
     image_size: int = 32
@@ -49,10 +59,12 @@ class GeneratorConfig:
     text_size: int = 128
     condition_size: int = 64
     width: int = 32
+    conditioning: str = "normalisation"
 
     def __post_init__(self):
         require_image_size(self.image_size)
         _require_sizes(self, ("z_size", "text_size", "condition_size", "width"))
+        _require_conditioning(self, ("concatenation", "normalisation", "cross-attention"))
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -60,6 +72,43 @@ class GeneratorConfig:
         growth = (1, 2, 3, 5, 8, 8, 8)
         blocks = int(math.log2(self.image_size // 4)) + 1
         return tuple(self.width * g for g in reversed(growth[:blocks]))
+
+
+class PlainBatchNorm2d(Module):
+    """Batch normalisation that is given a condition and does not listen: what "concatenation" has in its blocks."""
+
+    def __init__(self, num_features: int, condition_size: int):
+        super().__init__()
+        self.norm = BatchNorm2d(num_features)
+
+    def forward(self, input: Tensor, condition: Tensor) -> Tensor:
+        """input (B, C, H, W), condition (B, E) -> (B, C, H, W)."""
+        return self.norm(input)
+
+
+class CrossAttention(Module):
+    """Each position of a picture looks at the words it needs.
+
+    Args:
+        channels: C of the picture; text_size: E of the tokens.
+    Source: Vaswani et al. 2017; for text-to-image GANs, Xu et al. 2018 (AttnGAN), arXiv:1711.10485.
+    """
+
+    def __init__(self, channels: int, text_size: int):
+        super().__init__()
+        self.query = Linear(channels, channels)
+        self.key_value = Linear(text_size, 2 * channels)
+        self.output = Linear(channels, channels)
+
+    def forward(self, input: Tensor, tokens: Tensor) -> Tensor:
+        """input (B, C, H, W), tokens (B, T, E) with zeros where a caption has ended -> (B, C, H, W)."""
+        batch, channels, height, width = input.shape
+        query = self.query(input.flatten(2).transpose(1, 2))  # (B, H * W, C)
+        key, value = self.key_value(tokens).chunk(2, dim=-1)  # each (B, T, C)
+        real = tokens.any(-1)[:, None, None]  # (B, 1, 1, T)
+        seen = attention(query[:, None], key[:, None], value[:, None], real)[:, 0]  # (B, H * W, C)
+        change = self.output(seen).transpose(1, 2).reshape(batch, channels, height, width)
+        return input + change.contiguous(memory_format=torch.channels_last)
 
 
 class Generator(Module):
@@ -78,49 +127,69 @@ class Generator(Module):
         condition_size = config.z_size + config.condition_size
         self.read_text = Linear(config.text_size, config.condition_size)
         self.start = Linear(condition_size, channels[0] * 4 * 4)
-        self.norms = ModuleList(ConditionalBatchNorm2d(c, condition_size) for c in channels)
+        norm = PlainBatchNorm2d if config.conditioning == "concatenation" else ConditionalBatchNorm2d
+        self.norms = ModuleList(norm(c, condition_size) for c in channels)
         self.ups = ModuleList(
             ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False)
             for a, b in zip(channels[:-1], channels[1:], strict=True)
         )
         self.to_rgb = Conv2d(channels[-1], 3, 3, padding=1)
+        if self.reads_tokens:
+            self.attention = CrossAttention(channels[2], config.text_size)  # at 16 x 16
         init_dcgan_(self)
 
-    def forward(self, z: Tensor, text: Tensor) -> Tensor:
-        """z (B, Z) from N(0, 1), text (B, E) -> pictures (B, 3, S, S) in [-1, 1]."""
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether `forward` wants the caption's tokens beside its embedding."""
+        return self.config.conditioning == "cross-attention"
+
+    def forward(self, z: Tensor, text: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """z (B, Z) from N(0, 1), text (B, E), tokens (B, T, E) or None -> pictures (B, 3, S, S) in [-1, 1]."""
         condition = torch.cat([z, self.read_text(text)], dim=1)  # (B, Z + C)
         x = self.start(condition).view(len(z), -1, 4, 4)  # (B, C0, 4, 4)
         x = x.contiguous(memory_format=torch.channels_last)
         for norm, up in zip(self.norms[:-1], self.ups, strict=True):
             x = up(norm(x, condition).relu())  # (B, C, H, W) -> (B, C', 2H, 2W)
+            if self.reads_tokens and x.shape[-1] == 16:
+                x = self.attention(x, tokens)
         x = self.norms[-1](x, condition).relu()
         return torch.tanh(self.to_rgb(x))  # (B, 3, S, S)
 
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """Size of a `Discriminator`: pixels, length of a caption's embedding, channels after the first convolution (they
-    double with every halving of the picture, up to four times), units of the layer that meets the caption."""
+    """Size of a `Discriminator`.
+
+    Args:
+        image_size: 16 to 256 pixels, a power of two.
+        text_size: length of a caption's embedding.
+        width: channels of the first convolution; the last two have 2 and 4 times as many.
+        hidden: units of the layer that meets the caption.
+        conditioning: how picture and caption meet. "projection": by a dot product. "concatenation": side by side,
+            before one more layer.
+    """
 
     image_size: int = 32
     text_size: int = 128
     width: int = 32
     hidden: int = 256
+    conditioning: str = "projection"
 
     def __post_init__(self):
         require_image_size(self.image_size)
         _require_sizes(self, ("text_size", "width", "hidden"))
+        _require_conditioning(self, ("projection", "concatenation"))
 
 
 class Discriminator(Module):
     """Picture and caption to one logit: log odds that the picture is a real one with this caption.
 
-    The caption enters by projection: logit = w . h + (V text) . h, with h the picture's features. So reading one
-    picture with two captions costs one pass.
+    By projection, logit = w . h + (V text) . h, with h the picture's features. Reading one picture with two captions
+    costs one pass over the picture.
 
     Args:
         config: sizes.
-    Source: Miyato and Koyama 2018, arXiv:1802.05637.
+    Source: Miyato and Koyama 2018 (projection), arXiv:1802.05637; Reed et al. 2016 (concatenation), arXiv:1605.05396.
     """
 
     def __init__(self, config: DiscriminatorConfig):
@@ -129,13 +198,14 @@ class Discriminator(Module):
         halvings = int(math.log2(config.image_size // 4))
         # the last three widths are width, 2 width, 4 width; larger pictures begin with more layers of `width`
         widths = [3] + [config.width * 2 ** max(0, 3 - halvings + i) for i in range(halvings)]
-        widths = [3] + [min(w, 4 * config.width) for w in widths[1:]]
         self.downs = ModuleList(
             Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
         self.hidden = Linear(widths[-1] * 4 * 4, config.hidden)
         self.realness = Linear(config.hidden, 1)
         self.read_text = Linear(config.text_size, config.hidden, bias=False)
+        if config.conditioning == "concatenation":
+            self.joint = Linear(2 * config.hidden, config.hidden)
         init_kaiming_(self, negative_slope=0.2)
 
     def features(self, images: Tensor) -> Tensor:
@@ -147,8 +217,11 @@ class Discriminator(Module):
 
     def match(self, features: Tensor, text: Tensor) -> Tensor:
         """features (B, H), text (B, E) -> logits (B,)."""
-        agreement = (features * self.read_text(text)).sum(1) / math.sqrt(self.config.hidden)
-        return self.realness(features).squeeze(1) + agreement
+        heard = self.read_text(text)  # (B, H)
+        if self.config.conditioning == "concatenation":
+            both = torch.cat([features, heard], dim=1)  # (B, 2H)
+            return self.realness(leaky_relu(self.joint(both), 0.2)).squeeze(1)
+        return self.realness(features).squeeze(1) + (features * heard).sum(1) / math.sqrt(self.config.hidden)
 
     def forward(self, images: Tensor, text: Tensor) -> Tensor:
         """images (B, 3, S, S) in [-1, 1], text (B, E) -> logits (B,)."""

@@ -79,12 +79,21 @@ class EmbeddedPictures:
         images: (N, 3, S, S) uint8.
         texts: (N, E) float32, row i embeds a caption of picture i.
         empty: (E,) the embedding of the empty caption.
+        tokens, empty_tokens: (N, T, E) and (T, E), the same captions token by token, for generators that read them.
     """
 
-    def __init__(self, images: Tensor, texts: Tensor, empty: Tensor):
+    def __init__(
+        self,
+        images: Tensor,
+        texts: Tensor,
+        empty: Tensor,
+        tokens: Tensor | None = None,
+        empty_tokens: Tensor | None = None,
+    ):
         if len(images) != len(texts):
             raise ValueError(f"{len(images)} images but {len(texts)} text embeddings; give one for each image")
         self.images, self.texts, self.empty = images, texts, empty
+        self.tokens, self.empty_tokens = tokens, empty_tokens
 
     def batch(self, batch_size: int, text_dropout: float, random: torch.Generator) -> "Batch":
         """A random batch; some captions are replaced by the empty one."""
@@ -95,16 +104,21 @@ class EmbeddedPictures:
         wrong_texts = texts.roll(1, 0)
         # the same caption twice in a batch, or an empty one, fits: it must not count as wrong
         wrong = (texts != wrong_texts).any(1) & ~empty.roll(1, 0)[:, 0]
-        return Batch(images, texts, wrong_texts, wrong)
+        if self.tokens is None:
+            return Batch(images, texts, wrong_texts, wrong)
+        tokens = torch.where(empty[:, :, None], self.empty_tokens, self.tokens[rows])  # (B, T, E)
+        return Batch(images, texts, wrong_texts, wrong, tokens.float())
 
 
 class Batch(NamedTuple):
-    """Pictures (B, 3, S, S) in [-1, 1]; texts and wrong texts (B, E); wrong (B,) bool: the wrong text really is."""
+    """Pictures (B, 3, S, S) in [-1, 1]; texts and wrong texts (B, E); wrong (B,) bool: the wrong text really is;
+    tokens (B, T, E), or None."""
 
     images: Tensor
     texts: Tensor
     wrong_texts: Tensor
     wrong: Tensor
+    tokens: Tensor | None = None
 
 
 def step_random(seed: int, step: int) -> torch.Generator:
@@ -146,7 +160,7 @@ class AdversarialTrainer:
         random = step_random(self.config.seed, self.steps_done)
         batch = data.batch(self.config.batch_size, self.config.text_dropout, random)
         z = torch.randn(self.config.batch_size, self.generator.config.z_size, generator=random)
-        fake = self.generator(z.to(batch.images.device), batch.texts)  # (B, 3, S, S)
+        fake = self.generator(z.to(batch.images.device), batch.texts, batch.tokens)  # (B, 3, S, S)
         losses = self.discriminator_step(batch, fake.detach())
         losses |= self.generator_step(batch, fake)
         self.average.update(self.generator)

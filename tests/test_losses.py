@@ -17,7 +17,7 @@ def random(*shape, dtype=torch.float64, seed=0):
     return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed)).requires_grad_()
 
 
-def assert_same(ours, theirs, inputs, arguments=None):
+def assert_same(ours, theirs, inputs):
     """Value and gradients of two losses of the same inputs."""
     a, b = ours(*inputs), theirs(*inputs)
     torch.testing.assert_close(a, b, msg=lambda text: f"value: {text}")
@@ -98,8 +98,9 @@ def bce(logits, target):
 def test_discriminator_loss_is_bce_of_its_parts():
     real, fake, wrong = random(6), random(6, seed=1), random(6, seed=2)
     assert_same(losses.discriminator_loss, lambda r, f: bce(r, 1.0) + bce(f, 0.0), [real, fake])
-    three = lambda r, f, w: bce(r, 1.0) + (bce(f, 0.0) + bce(w, 0.0)) / 2  # noqa: E731
-    assert_same(losses.discriminator_loss, three, [real, fake, wrong])
+    assert_same(
+        losses.discriminator_loss, lambda r, f, w: bce(r, 1.0) + (bce(f, 0.0) + bce(w, 0.0)) / 2, [real, fake, wrong]
+    )
     assert losses.discriminator_loss(*torch.zeros(3, 6)).item() == pytest.approx(2 * math.log(2))
 
 

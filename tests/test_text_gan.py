@@ -87,3 +87,42 @@ def test_initialisation_is_applied_to_every_weight():
 def test_impossible_sizes_are_refused_before_any_memory_is_taken(make):
     with pytest.raises(CourseError, match="=(48|1000000000|0) is"):
         make()
+
+
+@pytest.mark.parametrize("conditioning", ["concatenation", "normalisation", "cross-attention"])
+def test_every_conditioning_of_the_generator_hears_the_caption(conditioning):
+    torch.manual_seed(0)
+    generator = Generator(GeneratorConfig(32, 8, 12, 6, 8, conditioning)).eval()
+    z, texts, tokens = torch.randn(2, 8), torch.randn(2, 12), torch.randn(2, 5, 12)
+    base = generator(z, texts, tokens)
+    assert base.shape == (2, 3, 32, 32)
+    assert not torch.allclose(generator(z, texts.flip(0), tokens), base)
+    heard_by_blocks = [norm for norm in generator.norms if hasattr(norm, "modulation")]
+    assert len(heard_by_blocks) == (0 if conditioning == "concatenation" else 4)
+    reads_tokens = not torch.equal(generator(z, texts, tokens.flip(0)), base)
+    assert reads_tokens == (conditioning == "cross-attention") == generator.reads_tokens
+
+
+def test_cross_attention_ignores_padding():
+    generator = Generator(GeneratorConfig(32, 8, 12, 6, 8, "cross-attention")).eval()
+    z, text, tokens = torch.randn(2, 8), torch.randn(2, 12), torch.randn(2, 5, 12)
+    padded = torch.cat([tokens, torch.zeros(2, 3, 12)], dim=1)
+    torch.testing.assert_close(generator(z, text, tokens), generator(z, text, padded))
+
+
+def test_discriminator_by_concatenation_reads_both_and_not_linearly():
+    torch.manual_seed(0)
+    discriminator = Discriminator(DiscriminatorConfig(32, 12, 8, 16, "concatenation"))
+    images, a, b = torch.randn(4, 3, 32, 32), torch.randn(4, 12), torch.randn(4, 12)
+    logits = discriminator(images, a)
+    assert logits.shape == (4,)
+    assert not torch.allclose(discriminator(images, b), logits)
+    assert not torch.allclose(discriminator(images.flip(0), a), logits)
+    base = discriminator(images, torch.zeros(4, 12))
+    assert not torch.allclose(discriminator(images, a + b), logits + discriminator(images, b) - base, atol=1e-3)
+
+
+@pytest.mark.parametrize("config", [GeneratorConfig, DiscriminatorConfig])
+def test_unknown_conditioning_names_the_nearest(config):
+    with pytest.raises(CourseError, match='conditioning="projektion"|conditioning="normalization".*normalisation'):
+        config(conditioning="normalization" if config is GeneratorConfig else "projektion")

@@ -228,3 +228,16 @@ def test_impossible_settings_are_named(wrong):
     name, value = next(iter(wrong.items()))
     with pytest.raises(CourseError, match=f"{name}={value}"):
         TrainConfig(**wrong)
+
+
+def test_generators_that_read_tokens_are_given_them():
+    torch.manual_seed(0)
+    data = make_data(64, 16)
+    tokens = torch.randn(64, 5, TEXT_SIZE).half()
+    data = EmbeddedPictures(data.images, data.texts, data.empty, tokens, torch.zeros(5, TEXT_SIZE).half())
+    generator = Generator(GeneratorConfig(16, 16, TEXT_SIZE, 8, 4, conditioning="cross-attention"))
+    discriminator = Discriminator(DiscriminatorConfig(16, TEXT_SIZE, 4, 16))
+    trainer = AdversarialTrainer(generator, discriminator, TrainConfig(steps=2, batch_size=8, text_dropout=0.0))
+    before = generator.attention.key_value.weight.clone()
+    train(trainer, data, progress=None)
+    assert not torch.equal(before, generator.attention.key_value.weight)
