@@ -77,8 +77,9 @@ def pictures_like(scene: dict[str, str], image_size: int, seed: int) -> Tensor:
 
 
 def grammar_of(model: TextToImage) -> str:
-    """The grammar that a model was trained on."""
-    return model.training_facts.get("data", {}).get("grammar", "full")
+    """The grammar that a model was trained on, as its checkpoint says; "full" if it says nothing."""
+    data = model.training_facts.get("data")
+    return str(data.get("grammar", "full")) if isinstance(data, dict) else "full"
 
 
 def evaluate(model: TextToImage, split: str = "heldout", n: int = 2000, seed: int = 0, **sampling: Any) -> dict:

@@ -112,7 +112,7 @@ class MLPGenerator(MLP):
         initialise: He's initialisation; False keeps torch.nn's default, whose signal shrinks from layer to layer.
     """
 
-    def __init__(self, z_size: int = 8, size: int = 2, hidden: int = 64, initialise: bool = True):
+    def __init__(self, z_size: int = 2, size: int = 2, hidden: int = 64, initialise: bool = True):
         super().__init__([z_size, hidden, hidden, size], initialise)
         self.z_size = z_size
 
@@ -226,7 +226,7 @@ class AdversarialStep:
     """Both players, their optimisers and their losses; each call lets each of them answer the other once.
 
     Args:
-        generator: (B, Z) -> (B, ...), with `z_size`; discriminator: (B, ...) -> logits (B,).
+        generator: (B, Z) -> (B, ...), with `z_size`; discriminator: (B, ...) -> logits (B,); both in train mode.
         loss: a name of `GAN_LOSSES`.
         learning_rates: of the generator and the discriminator; a much larger second one lets D win.
         betas: Adam's, of both.
@@ -253,7 +253,7 @@ class AdversarialStep:
         for name, steps in [("discriminator_steps", discriminator_steps), ("generator_steps", generator_steps)]:
             if steps < 1:
                 raise CourseError(f"{name}={steps} leaves a player out; use 1 or more")
-        self.generator, self.discriminator = generator, discriminator
+        self.generator, self.discriminator, self.loss = generator, discriminator, loss
         self.discriminator_loss, self.generator_loss = GAN_LOSSES[loss]
         self.generator_optimizer = Adam(generator.parameters(), learning_rates[0], betas)
         self.discriminator_optimizer = Adam(discriminator.parameters(), learning_rates[1], betas)
@@ -296,7 +296,8 @@ class AdversarialStep:
     def generator_step(self, real: Tensor) -> Tensor:
         """G learns to be taken for real; D only answers. Returns G's loss ()."""
         self.discriminator.requires_grad_(False)  # D's weights need no gradient, only its input does
-        loss = self.generator_loss(self.discriminator(real), self.discriminator(self.fake(len(real))))
+        real_logits = self.discriminator(real) if self.loss == "relativistic" else None  # the others do not look at it
+        loss = self.generator_loss(real_logits, self.discriminator(self.fake(len(real))))
         self.discriminator.requires_grad_(True)
         self.generator_optimizer.zero_grad()
         loss.backward()

@@ -6,11 +6,13 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from course_lib.errors import CourseError
 from course_lib.images import make_grid, prepare_image, save_image
+from course_lib.provenance import provenance_text
 from course_lib.recipes import choose_device, writable_folder
 from course_lib.text_to_image import TextToImage
 
@@ -63,8 +65,6 @@ def generate(config: GenerateConfig) -> list[Path]:
     for name, own in (("image_size", model.image_size), ("z_size", model.generator.config.z_size)):
         if getattr(config, name) not in (None, own):
             raise CourseError(f"{name}={getattr(config, name)}, but {config.model_path} has {own}; leave it out")
-    model.encode_text(config.texts)  # a bad prompt ends it here, before anything is said about its words
-    warn_of_unknown_words(model, config)
     image = prepare_image(config.image, model.image_size) if config.image else None
     started = time.monotonic()
     pictures = model.sample(
@@ -76,6 +76,7 @@ def generate(config: GenerateConfig) -> list[Path]:
         config.seed,
         config.batch_size,
     ).cpu()
+    warn_of_unknown_words(model, config)
     print(f"{len(pictures)} pictures in {time.monotonic() - started:.2f} s")
     return save(pictures, config) if config.save_samples else []
 
@@ -97,13 +98,22 @@ def save(pictures: Tensor, config: GenerateConfig) -> list[Path]:
     for i, picture in enumerate(pictures):
         text, sample = config.texts[i // config.n_samples], i % config.n_samples
         name = f"{i // config.n_samples + 1:02d}-{slug(text)}-seed{config.seed}-{sample + 1:02d}.png"
-        notes = {"Description": text, "Software": f"Words to Pixels, {config.model_path}", "Seed": str(config.seed)}
+        notes = provenance_text(config.model_path, text, config.seed, settings_of(config, i + 1))
         save_image(picture, folder / name, notes)
         paths.append(folder / name)
     grid = folder / f"grid-{slug(config.texts[0])}-seed{config.seed}.png"
-    save_image(make_grid(pictures, config.n_samples), grid, {"Description": "; ".join(config.texts)})
+    notes = provenance_text(config.model_path, "; ".join(config.texts), config.seed, settings_of(config))
+    save_image(make_grid(pictures, config.n_samples), grid, notes)
     print(f"{len(paths)} PNGs and their grid are in {folder}: {grid.name}")
     return [*paths, grid]
+
+
+def settings_of(config: GenerateConfig, picture: int | None = None) -> dict[str, Any]:
+    """What, beside model, prompt and seed, decides a picture: the settings, and which of all pictures it is."""
+    elsewhere = "texts model_path image_size z_size batch_size seed save_samples save_path device".split()
+    settings = {name: value for name, value in vars(config).items() if name not in elsewhere and value is not None}
+    settings |= {name: Path(value).name for name, value in settings.items() if isinstance(value, str)}  # no folders
+    return settings | {"prompts": len(config.texts)} | ({} if picture is None else {"picture": picture})
 
 
 def slug(text: str) -> str:

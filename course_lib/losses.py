@@ -230,6 +230,24 @@ def contrastive_loss(
     return (cross_entropy(logits, labels) + cross_entropy(logits.T, labels)) / 2
 
 
+def mode_seeking_loss(images: Tensor, latents: Tensor) -> Tensor:
+    """Small if different noise makes different pictures: one over the ratio of both distances.
+
+    Row i and row i + B/2 are drawn for one caption from different noise; without this term a conditional generator
+    likes to draw one picture for each caption, whatever the noise.
+
+    Args:
+        images: (B, 3, H, W), B even.
+        latents: (B, Z), the noise they were drawn from.
+    Returns:
+        () without unit; mean absolute differences, so that the size of the picture does not matter.
+    Source: Mao et al. 2019, eq. 4, arXiv:1903.05628.
+    """
+    (one, other), (z_one, z_other) = images.chunk(2), latents.chunk(2)
+    ratio = (one - other).abs().mean() / (z_one - z_other).abs().mean()
+    return 1 / (ratio + 1e-5)
+
+
 def total_loss(adversarial: Tensor, reconstruction: Tensor, weight: float) -> Tensor:
     """adversarial + weight * reconstruction, each ()."""
     return adversarial + weight * reconstruction

@@ -97,19 +97,21 @@ PRESETS: dict[str, Preset] = {
     "gpt-captions": CaptionsPreset(
         "foretells the next token of English and Chinese captions",
         TextEncoderConfig(vocab_size=512, context_length=64, width=TEXT_SIZE, heads=4, layers=2),
-        train=FitConfig(steps=800, batch_size=64),
+        train=FitConfig(steps=1000, batch_size=64),
     ),
     "align-shapes-32": AlignmentPreset(
         "knows which caption belongs to which picture",
         "gpt-captions",
         ImageEncoderConfig(32, 32, TEXT_SIZE),
-        train=FitConfig(steps=2000),
+        ShapesConfig(captions="noisy"),
+        FitConfig(steps=2500),
     ),
     "shapes-32": GanPreset(
         "draws the full grammar of shapes at 32 x 32",
         "align-shapes-32",
         GeneratorConfig(32, text_size=TEXT_SIZE),
         DiscriminatorConfig(32, text_size=TEXT_SIZE),
+        train=TrainConfig(steps=8000),
     ),
     "shapes-32-live": GanPreset(
         "draws the full grammar of shapes at 32 x 32 after a few minutes of training",

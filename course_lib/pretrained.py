@@ -49,19 +49,21 @@ class PretrainedTokenizer:
         self.tokenizer = tokenizer
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, specials included."""
-        return self.tokenizer(text, verbose=False)["input_ids"]
+        """The ids of a text, specials included; of the empty one, where there are no specials, the end of text."""
+        return self.tokenizer(text, verbose=False)["input_ids"] or [self.tokenizer.eos_token_id or 0]
 
     def encode_batch(self, texts: Sequence[str], context_length: int) -> tuple[Tensor, Tensor]:
         """Texts, normalised here, as ids (B, T) int64 and mask (B, T) bool, True where an id is real.
 
         Raises:
-            CourseError: a text has no id, or more than `context_length`.
+            CourseError: a text has more ids than `context_length`.
         """
         rows = [self.encode(normalize_text(text)) for text in texts]
         for text, row in zip(texts, rows, strict=True):
-            if not 1 <= len(row) <= context_length:
-                raise CourseError(f'text "{text[:40]}" has {len(row)} tokens; write a text of 1 to {context_length}')
+            if len(row) > context_length:
+                raise CourseError(
+                    f'text "{text[:40]}..." has {len(row)} tokens; shorten it to at most {context_length}'
+                )
         longest = max(map(len, rows), default=1)
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], dtype=torch.int64)
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
@@ -192,7 +194,7 @@ def efficientnet_features(images: Tensor, batch_size: int = 64) -> Tensor:
     Pictures go the way of a saved PNG: 8 bits, then resized to 128 x 128 with PIL's antialiasing Lanczos filter.
 
     Args:
-        images: (N, 3, S, S) in [-1, 1].
+        images: (N, 3, S, S) in [-1, 1], N at least 1.
         batch_size: how many are computed at once.
     Returns:
         (N, 1280), on the CPU.
@@ -200,7 +202,7 @@ def efficientnet_features(images: Tensor, batch_size: int = 64) -> Tensor:
         CourseError: the packages of the extra `eval` are not installed, or their file is another one.
     Source: Tan and Le 2019, arXiv:1905.11946; Parmar et al. 2022, arXiv:2104.11222 (why the resize filter counts).
     """
-    network, rows = load_efficientnet(), [torch.empty(0, 1280)]
+    network, rows = load_efficientnet(), []
     for chunk in images.split(batch_size):
         pictures = torch.stack([prepare_image(to_pil(image), FEATURE_PIXELS) for image in chunk])  # (B, 3, 128, 128)
         levels = ((pictures + 1) * 127.5 - 127) / 128  # what it was trained on: (0..255 - 127) / 128

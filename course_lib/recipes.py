@@ -168,7 +168,8 @@ def train_captions(name: str, preset: CaptionsPreset, out: Path, device: torch.d
     batch = random_rows(preset, device, ids, mask)
     losses = run_fit(encoder, batch, next_token_loss, preset, "reading captions")
     unread = preset.data.dataset("heldout")
-    ids, mask = tokenizer.encode_batch([unread.caption(i) for i in range(1000)], preset.text_encoder.context_length)
+    unread = [unread.caption(i) for i in range(min(1000, len(unread)))]
+    ids, mask = tokenizer.encode_batch(unread, preset.text_encoder.context_length)
     with torch.no_grad():
         nats = next_token_loss(encoder, ids.to(device), mask.to(device)).item()
     scores = {"train nats per token": sum(losses[-50:]) / len(losses[-50:]), "heldout nats per token": nats}

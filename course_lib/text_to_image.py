@@ -5,7 +5,7 @@ plain GAN sampling in one pass, refinement of the noise in several steps under t
 overstates the caption, and starting from a picture.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from course_lib.checkpoint import dataclass_from_dict, find_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from course_lib.checkpoint import (
+    CONFIG,
+    dataclass_from_dict,
+    find_checkpoint,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 from course_lib.data.captions import words_of
 from course_lib.errors import CourseError
 from course_lib.losses import mse_loss
@@ -21,9 +28,12 @@ from course_lib.optim import Adam
 from course_lib.text_encoder import TextEncoder, TextEncoderConfig, embed_captions
 from course_lib.text_gan import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 from course_lib.tokenizer import Tokenizer
+from course_lib.training import step_random
 
 REFINE_STEP = 0.05  # length of one refinement step, in units of the noise's variance
 SEARCH_STEPS, SEARCH_RATE, SEARCH_STARTS = 60, 0.1, 64  # searching the noise for a given picture
+MAX_SEED = 2**32 - 1
+MAX_BYTES = 10**9  # of all the pictures that one call draws
 
 
 class TextToImage(Module):
@@ -33,6 +43,8 @@ class TextToImage(Module):
         generator, discriminator, text_encoder, tokenizer: the trained parts.
         vocabulary: the words of its training captions, to warn of others.
         training: how it was trained (preset, seed, steps ...): kept in its configuration.
+    Raises:
+        CourseError: the parts were not made for each other.
 
     >>> model = TextToImage.from_pretrained("shapes-32")
     >>> model.sample(["a small red circle at the center on gray"], n_samples=8).shape
@@ -45,10 +57,15 @@ class TextToImage(Module):
         discriminator: Discriminator,
         text_encoder: TextEncoder,
         tokenizer: Tokenizer,
-        vocabulary: Sequence[str] = (),
+        vocabulary: Iterable[str] = (),
         training: dict[str, Any] | None = None,
     ):
         super().__init__()
+        own = generator.config.image_size, text_encoder.config.width
+        for name, player in (("generator", generator), ("discriminator", discriminator)):
+            sizes = player.config.image_size, player.config.text_size
+            if sizes != own:
+                raise CourseError(f"the {name} has (image_size, text_size)={sizes}, not {own}; use parts of one model")
         self.generator, self.discriminator, self.text_encoder = generator, discriminator, text_encoder
         self.tokenizer, self.vocabulary, self.training_facts = tokenizer, frozenset(vocabulary), training or {}
         self.eval().requires_grad_(False)
@@ -70,20 +87,26 @@ class TextToImage(Module):
                 f'"{folder}" holds a {config.get("kind", "foreign")} checkpoint, not a text-to-image one; '
                 'use one such as "shapes-32"'
             )
-
-        def part(name: str, config_class: type) -> Any:
-            return dataclass_from_dict(config_class, config.get(name), f"{folder / 'config.json'}, {name}")
-
-        model = cls(
-            Generator(part("generator", GeneratorConfig)),
-            Discriminator(part("discriminator", DiscriminatorConfig)),
-            TextEncoder(part("text_encoder", TextEncoderConfig)),
-            Tokenizer.load(folder / "tokenizer.json"),
-            config.get("vocabulary", ()),
-            config.get("training"),
-        )
+        if not all(x.isfinite().all() for x in tensors.values()):
+            raise CourseError(f'"{folder}" has weights that are not finite, so its training failed; train it again')
+        model = cls._from_config(config, folder)
         load_weights(model, {name: value.float() for name, value in tensors.items()}, folder)
         return model.to(device)
+
+    @classmethod
+    def _from_config(cls, config: dict[str, Any], folder: Path) -> "TextToImage":
+        """The model that a checkpoint describes, with fresh weights."""
+
+        def part(name: str, config_class: type) -> Any:
+            return dataclass_from_dict(config_class, config.get(name), f"{folder / CONFIG}, {name}")
+
+        encoder, tokenizer = part("text_encoder", TextEncoderConfig), Tokenizer.load(folder / "tokenizer.json")
+        vocabulary, facts = config.get("vocabulary", []), config.get("training", {})
+        if tokenizer.vocab_size > encoder.vocab_size or type(vocabulary) is not list or type(facts) is not dict:
+            raise CourseError(f'"{folder / CONFIG}" is damaged or of another tokenizer.json; copy both again')
+        generator = Generator(part("generator", GeneratorConfig))
+        discriminator = Discriminator(part("discriminator", DiscriminatorConfig))
+        return cls(generator, discriminator, TextEncoder(encoder), tokenizer, map(str, vocabulary), facts)
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> Path:
         """Write the model as a checkpoint folder.
@@ -116,11 +139,11 @@ class TextToImage(Module):
         """Prompts -> (len(texts), E), what the generator hears.
 
         Raises:
-            CourseError: a prompt is empty or longer than the encoder reads.
+            CourseError: there is no prompt, or one is empty or longer than the encoder reads.
         """
-        for text in texts:
-            if not text.strip():
-                raise CourseError('the prompt is empty; say what to draw, such as "a small red circle"')
+        for text in texts or [""]:
+            if not any(letter.isprintable() and not letter.isspace() for letter in text):
+                raise CourseError(f'the prompt {text!r} is empty; say what to draw, such as "a small red circle"')
         return embed_captions(self.text_encoder, self.tokenizer, texts, device=self.device)
 
     def unconditional(self) -> Tensor:
@@ -151,25 +174,32 @@ class TextToImage(Module):
         Returns:
             (len(texts) * n_samples, 3, S, S) in [-1, 1], text-major: all pictures of the first prompt come first.
         Raises:
-            CourseError: a prompt is empty or too long, or a number is out of range.
+            CourseError: a prompt is empty or too long, a number is out of range, or the pictures are too many.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
-        _require_range("n_samples", n_samples, 1, 10_000)
-        _require_range("steps_per_sample", steps_per_sample, 0, 1_000)
-        _require_range("guidance_scale", guidance_scale, 0, 100)
-        _require_range("batch_size", batch_size, 1, 10_000)
-        empty = self.unconditional()
-        conditions = empty + guidance_scale * (self.encode_text(texts) - empty)  # (N, E)
+        require_range("n_samples", n_samples, 1, 10_000)
+        require_range("steps_per_sample", steps_per_sample, 0, 1_000)
+        require_range("guidance_scale", guidance_scale, 0, 100)
+        require_range("seed", seed, 0, MAX_SEED)
+        require_range("batch_size", batch_size, 1, 10_000)
+        most = MAX_BYTES // (4 * 3 * self.image_size**2)
+        if len(texts) * n_samples > most:
+            raise CourseError(
+                f"n_samples={n_samples} for {len(texts):,} prompts: ask for at most {most:,} pictures at once"
+            )
+        # lerp, empty + guidance_scale * (prompt - empty), is exact at 0 and 1
+        conditions = torch.lerp(self.unconditional(), self.encode_text(texts), float(guidance_scale))  # (N, E)
         conditions = conditions.repeat_interleave(n_samples, 0)  # (N * n_samples, E)
-        random = torch.Generator().manual_seed(seed)
-        starts = torch.randn(len(conditions), self.generator.config.z_size, generator=random).to(self.device)
-        kicks = torch.randn(steps_per_sample, *starts.shape, generator=random).to(self.device)
+        z_size, random = self.generator.config.z_size, torch.Generator().manual_seed(seed)
+        starts = torch.randn(len(conditions), z_size, generator=random).to(self.device)
         pictures = []
         for rows in torch.arange(len(conditions)).split(batch_size):
             z, condition = starts[rows], conditions[rows]
             if image is not None:
                 z = self.search(image.to(self.device), z, condition)
-            z = self.refine(z, condition, kicks[:, rows])
+            # each picture has its own source of chance, whatever else is in its batch
+            kicks = [torch.randn(steps_per_sample, z_size, generator=step_random(seed, int(row) + 1)) for row in rows]
+            z = self.refine(z, condition, torch.stack(kicks, 1).to(self.device))
             with torch.no_grad():
                 pictures.append(self.generator(z, condition))
         return torch.cat(pictures)
@@ -226,6 +256,7 @@ class TextToImage(Module):
         return z.detach()
 
 
-def _require_range(name: str, value: float, low: float, high: float) -> None:
+def require_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise a CourseError unless low <= value <= high; so it does for what is not a number."""
     if not low <= value <= high:
         raise CourseError(f"{name}={value} is out of range; use {low} to {high}")

@@ -20,7 +20,14 @@ from course_lib.checkpoint import load_checkpoint, save_checkpoint
 from course_lib.errors import CourseError
 from course_lib.fit import require_finite
 from course_lib.images import from_uint8, make_grid, save_image
-from course_lib.losses import discriminator_loss, generator_loss, mse_loss, r1_penalty, total_loss
+from course_lib.losses import (
+    discriminator_loss,
+    generator_loss,
+    mode_seeking_loss,
+    mse_loss,
+    r1_penalty,
+    total_loss,
+)
 from course_lib.optim import Adam, WeightAverage
 from course_lib.text_gan import Discriminator, Generator
 
@@ -40,6 +47,9 @@ class TrainConfig:
         average_decay: of the averaged generator that draws the samples.
         matching_aware: a real picture with a wrong caption counts as fake.
         text_dropout: share of the captions replaced by the empty one, so that drawing without a caption is learned.
+        text_noise: standard deviation of noise on the embeddings (whose own is about 1): a caption in words never read
+            lies near, not on, one that was (conditioning augmentation: Zhang et al. 2017, arXiv:1612.03242).
+        mode_seeking_weight: of the loss that makes different noise draw different pictures.
         mse_weight: of a pixel MSE between the generated picture and the real one with the same caption. 0 in every
             shipped model: there is no such pair (see lesson 09).
         seed: of everything random.
@@ -56,6 +66,8 @@ class TrainConfig:
     average_decay: float = 0.99
     matching_aware: bool = True
     text_dropout: float = 0.05
+    text_noise: float = 0.2
+    mode_seeking_weight: float = 0.012
     mse_weight: float = 0.0
     seed: int = 0
     checkpoint_every: int = 500
@@ -67,6 +79,8 @@ class TrainConfig:
                 raise CourseError(f"{name}={getattr(self, name)} is out of range; use 1 or more")
         if not 0 < self.learning_rate <= 1:
             raise CourseError(f"learning_rate={self.learning_rate} is out of range; use 0.0001 to 0.01")
+        if self.batch_size % 2:
+            raise CourseError(f"batch_size={self.batch_size} is odd; each caption is drawn twice, so use an even one")
         for name in ("constant", "average_decay", "text_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise CourseError(f"{name}={getattr(self, name)} is out of range; use 0 to 1")
@@ -95,15 +109,17 @@ class EmbeddedPictures:
         self.images, self.texts, self.empty = images, texts, empty
         self.tokens, self.empty_tokens = tokens, empty_tokens
 
-    def batch(self, batch_size: int, text_dropout: float, random: torch.Generator) -> "Batch":
-        """A random batch; some captions are replaced by the empty one."""
-        rows = torch.randint(len(self.images), (batch_size,), generator=random).to(self.images.device)
-        empty = (torch.rand(batch_size, 1, generator=random) < text_dropout).to(self.images.device)
+    def batch(self, config: TrainConfig, random: torch.Generator) -> "Batch":
+        """A random batch; some captions are replaced by the empty one, and each embedding is blurred by noise."""
+        batch_size, device = config.batch_size, self.images.device
+        rows = torch.randint(len(self.images), (batch_size,), generator=random).to(device)
+        empty = (torch.rand(batch_size, 1, generator=random) < config.text_dropout).to(device)
         images = from_uint8(self.images[rows]).contiguous(memory_format=torch.channels_last)
         texts = torch.where(empty, self.empty, self.texts[rows])  # (B, E)
-        wrong_texts = texts.roll(1, 0)
         # the same caption twice in a batch, or an empty one, fits: it must not count as wrong
-        wrong = (texts != wrong_texts).any(1) & ~empty.roll(1, 0)[:, 0]
+        wrong = (texts != texts.roll(1, 0)).any(1) & ~empty.roll(1, 0)[:, 0]
+        texts = texts + config.text_noise * torch.randn(texts.shape, generator=random).to(device)
+        wrong_texts = texts.roll(1, 0)
         if self.tokens is None:
             return Batch(images, texts, wrong_texts, wrong)
         tokens = torch.where(empty[:, :, None], self.empty_tokens, self.tokens[rows])  # (B, T, E)
@@ -119,6 +135,20 @@ class Batch(NamedTuple):
     wrong_texts: Tensor
     wrong: Tensor
     tokens: Tensor | None = None
+
+
+class Drawn(NamedTuple):
+    """What the generator drew: images (B, 3, S, S), from z (B, Z), for texts (B, E), each text twice."""
+
+    images: Tensor
+    z: Tensor
+    texts: Tensor
+
+
+def twice(rows: Tensor) -> Tensor:
+    """The first half of the rows, and once more: (B, ...) -> (B, ...), B even."""
+    half = rows[: len(rows) // 2]
+    return torch.cat([half, half])
 
 
 def step_random(seed: int, step: int) -> torch.Generator:
@@ -158,25 +188,30 @@ class AdversarialTrainer:
         """
         started = time.monotonic()
         random = step_random(self.config.seed, self.steps_done)
-        batch = data.batch(self.config.batch_size, self.config.text_dropout, random)
-        z = torch.randn(self.config.batch_size, self.generator.config.z_size, generator=random)
-        fake = self.generator(z.to(batch.images.device), batch.texts, batch.tokens)  # (B, 3, S, S)
-        losses = self.discriminator_step(batch, fake.detach())
-        losses |= self.generator_step(batch, fake)
+        batch = data.batch(self.config, random)
+        drawn = self.draw(batch, random)
+        losses = self.discriminator_step(batch, drawn)
+        losses |= self.generator_step(batch, drawn)
         self.average.update(self.generator)
         values = {name: value.item() for name, value in losses.items()}
         self.steps_done += 1
         self.seconds += time.monotonic() - started
         return values
 
-    def discriminator_step(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
+    def draw(self, batch: Batch, random: torch.Generator) -> "Drawn":
+        """The generator's only pass: each caption of the first half of the batch twice, from different noise."""
+        z = torch.randn(len(batch.texts), self.generator.config.z_size, generator=random).to(batch.texts.device)
+        texts, tokens = twice(batch.texts), None if batch.tokens is None else twice(batch.tokens)
+        return Drawn(self.generator(z, texts, tokens), z, texts)
+
+    def discriminator_step(self, batch: Batch, drawn: "Drawn") -> dict[str, Tensor]:
         """Real with its caption is real; fake, and real with a wrong caption, are not."""
         config, player = self.config, self.discriminator
         with_penalty = config.r1_weight > 0 and self.steps_done % config.r1_every == 0
         real = batch.images.requires_grad_(with_penalty)
         features = player.features(real)  # (B, H), read with both captions
         real_logits = player.match(features, batch.texts)
-        fake_logits = player(fake, batch.texts)
+        fake_logits = player(drawn.images.detach(), drawn.texts)
         wrong_logits = player.match(features, batch.wrong_texts) if config.matching_aware else None
         loss = discriminator_loss(real_logits, fake_logits, wrong_logits, batch.wrong)
         penalty = r1_penalty(real_logits, real) if with_penalty else loss.new_zeros(())
@@ -185,17 +220,19 @@ class AdversarialTrainer:
         self.discriminator_optimizer.step()
         return {"loss_d": loss, "logit_real": real_logits.mean(), "logit_fake": fake_logits.mean()}
 
-    def generator_step(self, batch: Batch, fake: Tensor) -> dict[str, Tensor]:
-        """Make the discriminator call the fake real."""
+    def generator_step(self, batch: Batch, drawn: "Drawn") -> dict[str, Tensor]:
+        """Make the discriminator call the fake real, and make different noise count."""
+        config = self.config
         self.discriminator.requires_grad_(False)  # only its input's gradient is needed: a third less work
-        loss = generator_loss(self.discriminator(fake, batch.texts))
-        if self.config.mse_weight > 0:
-            loss = total_loss(loss, mse_loss(fake, batch.images), self.config.mse_weight)
+        loss = generator_loss(self.discriminator(drawn.images, drawn.texts))
+        seeking = mode_seeking_loss(drawn.images, drawn.z)
+        if config.mse_weight > 0:
+            loss = total_loss(loss, mse_loss(drawn.images, twice(batch.images)), config.mse_weight)
         self.generator_optimizer.zero_grad()
-        loss.backward()
+        (loss + config.mode_seeking_weight * seeking).backward()
         self.generator_optimizer.step()
         self.discriminator.requires_grad_(True)
-        return {"loss_g": loss}
+        return {"loss_g": loss, "mode_seeking": seeking}
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """For both players, from the next step on."""

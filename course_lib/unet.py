@@ -4,6 +4,7 @@ The picture goes down by strided convolutions and up again by transposed ones; a
 down is laid beside what comes up (the "U"). The time and the whole caption scale and shift the channels of every
 block; at 8 x 8 positions each position also asks the single words of the caption (cross-attention). The first
 convolution already halves the picture, so no block works at full size: that is what makes it cheap enough for a CPU.
+A share of the noisy picture goes past the U straight into the answer; without it training is many times slower.
 """
 
 import math
@@ -176,6 +177,8 @@ class UNet(Module):
         self.time, self.read_text = TimeEmbedding(size), Linear(config.text_size, size)
         self.low_time = TimeEmbedding(size) if config.super_resolution else None
         self.no_text = Parameter(torch.zeros(1, 1, config.text_size))  # a first "word", all there is without a caption
+        # convolutions do not know where they are; "top left" needs that
+        self.places = Parameter(torch.randn(1, widths[-1], 8, 8))
         self.stem = Conv2d(6 if config.super_resolution else 3, widths[0], 4, stride=2, padding=1)
         self.down_blocks = ModuleList(ResidualBlock(width, width, size) for width in widths)
         self.downs = ModuleList(Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(widths))
@@ -186,7 +189,7 @@ class UNet(Module):
         self.ups = ModuleList(ConvTranspose2d(b, a, 4, stride=2, padding=1) for a, b in pairwise(widths))
         self.norm = GroupNorm(GROUPS, widths[0])
         self.to_rgb = zero_(ConvTranspose2d(widths[0], 3, 4, stride=2, padding=1))
-        self.past = zero_(Linear(size, 3))
+        self.past = zero_(Linear(size, 3))  # how much of the noisy picture itself is in the answer
         self.to(memory_format=torch.channels_last)
 
     def forward(
@@ -205,8 +208,11 @@ class UNet(Module):
         Returns:
             (B, 3, S, S): the noise or the velocity.
         Raises:
-            ValueError: small pictures are missing or not wanted.
+            ValueError: the pictures are of another size, or small pictures are missing or not wanted.
         """
+        size = self.config.image_size
+        if noisy.shape[1:] != (3, size, size):
+            raise ValueError(f"noisy has shape {tuple(noisy.shape)}; this network wants (B, 3, {size}, {size})")
         if (low is None) is self.config.super_resolution:
             raise ValueError(f"low is {'missing' if low is None else 'given'}; give it for super-resolution only")
         condition = self.time(time) + self.read_text(whole_text(tokens, mask))  # (B, D)
@@ -216,7 +222,7 @@ class UNet(Module):
         tokens = torch.cat([self.no_text.expand(len(tokens), -1, -1), tokens], dim=1)  # (B, 1 + T, E)
         mask = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
         condition = silu(condition)
-        # the noise is in the noisy picture, pixel by pixel: a share of it, chosen by the time, goes past the U
+        # most of what is asked for stands in the noisy picture: it goes past the U, which could not carry each pixel
         past = self.past(condition)[:, :, None, None] * noisy[:, :3]  # (B, 3, S, S)
         return past + self.look(noisy, condition, tokens, mask)
 
@@ -226,7 +232,7 @@ class UNet(Module):
         for level, block in enumerate(self.down_blocks):
             x = block(self.downs[level - 1](x) if level else x, condition)  # (B, C, H, W) -> (B, C', H/2, W/2)
             seen.append(x)
-        x = self.middle(self.attend_down(x, tokens, mask), condition)  # (B, C', 8, 8)
+        x = self.middle(self.attend_down(x + self.places, tokens, mask), condition)  # (B, C', 8, 8)
         x = self.attend_up(x, tokens, mask)
         for level, block in reversed(list(enumerate(self.up_blocks))):
             x = block(torch.cat([x, seen[level]], dim=1), condition)  # (B, 2C, H, W) -> (B, C, H, W)

@@ -98,7 +98,7 @@ def gaussian_negative_log_likelihood(images: Tensor, predicted: Tensor, std: flo
 
 
 class VAE(Module):
-    """A Gaussian variational autoencoder.
+    """A Gaussian variational autoencoder. Before it draws call `eval()`, so that no picture depends on its neighbours.
 
     Args:
         config: sizes.

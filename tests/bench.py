@@ -85,7 +85,7 @@ def step_rows() -> list[dict]:
 
     def textbook() -> None:
         """Two generator passes, three discriminator passes of every picture, gradients nobody uses."""
-        batch = data.batch(preset.train.batch_size, 0.05, step_random(0, theirs.steps_done))
+        batch = data.batch(preset.train, step_random(0, theirs.steps_done))
         real, ones = batch.images.contiguous(), torch.ones(preset.train.batch_size)
         for player, optimizer in (
             (theirs.discriminator, theirs.discriminator_optimizer),

@@ -1,7 +1,7 @@
 """What self-supervised training is worth: linear probes on pixels, on an untrained and on a trained encoder.
 
-`python tests/measure_features.py [STEPS]` prints a table; 1,000 labelled pictures, 2,000 others to be read. Pixels get the
-penalty that is best for them on the pictures to be read, the features the usual one: the comparison leans to pixels.
+`python tests/measure_features.py [STEPS]` prints a table: 1,000 labelled pictures, 2,000 others to be read. Pixels get
+the penalty that reads these best, the features the usual one; so the comparison leans towards the pixels.
 """
 
 import sys

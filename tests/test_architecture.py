@@ -35,7 +35,8 @@ ORDER = """
 """.split()
 CELLAR = ["errors", "torchvision_ops"]  # everybody may import these; they import nothing of the course
 # The top floor may import everything; "" is course_lib/__init__.py.
-TOP = "presets recipes cards evaluation generate demo doctor lesson widgets checks cli __main__".split() + [""]
+TOP = "presets recipes cards evaluation generate demo doctor audit_command lesson widgets checks cli __main__".split()
+TOP += [""]
 
 CONTAINERS = {"Module", "Parameter", "Sequential", "ModuleList", "ModuleDict"}
 MAY_CALL_FUNCTIONAL = {"layers", "text_encoder"}

@@ -79,6 +79,16 @@ def test_the_same_seed_gives_the_same_words():
     assert len({describe(SCENES[5], "en", "varied", seed=s) for s in range(50)}) > 20
 
 
+def test_made_up_words_change_nothing_that_is_said():
+    changed = 0
+    for i, scene in enumerate(SCENES[::5]):
+        for language in LANGUAGES:
+            caption = describe(scene, language, "noisy", seed=i)
+            assert parse(caption).items() <= scene.items() and "shape" in parse(caption), caption
+            changed += not set(words_of(caption)) <= vocabulary()
+    assert 0.3 < changed / (2 * len(SCENES[::5])) < 0.55
+
+
 def test_vocabulary_has_every_word_of_every_caption():
     for i, scene in enumerate(SCENES[::7] + PAIRS[::31]):
         for language, style in itertools.product(LANGUAGES, ("varied", "unseen")):

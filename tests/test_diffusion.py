@@ -1,4 +1,4 @@
-"""Diffusion: the arithmetic against formulas and exact answers, the network's ears, and a model that learns to listen."""
+"""Diffusion: the arithmetic against exact answers, the network's ears, and a small model that learns to listen."""
 
 import json
 import math
@@ -100,8 +100,8 @@ def test_adding_noise_at_once_is_adding_it_step_by_step():
         noisy = (now / before).sqrt().float() * noisy + (1 - now / before).sqrt().float() * torch.randn(200_000)
     at_once = add_noise(clean, torch.randn(200_000), schedule[12:13])
     for sample in (noisy, at_once):
-        assert sample.mean() == pytest.approx(0.7 * schedule[12] ** 0.5, abs=0.01)
-        assert sample.var() == pytest.approx(1 - schedule[12], abs=0.01)
+        assert sample.mean().item() == pytest.approx(0.7 * schedule[12].item() ** 0.5, abs=0.01)
+        assert sample.var().item() == pytest.approx(1 - schedule[12].item(), abs=0.01)
 
 
 def test_each_picture_has_its_own_amount_of_noise():
@@ -184,7 +184,7 @@ def test_ddim_by_hand():
 def test_sampling_times_fall_from_noise_to_picture():
     assert sampling_times(4) == [1000, 750, 500, 250, 0] and sampling_times(1) == [1000, 0]
     assert sampling_times(TIMES) == list(range(TIMES, -1, -1))
-    assert sampling_times(3, 700)[0] == 700 and len(set(sampling_times(7, 700))) == 8
+    assert sampling_times(3) == [1000, 667, 333, 0] and len(set(sampling_times(700, 700))) == 701
 
 
 # ---- guidance and thresholds
@@ -207,7 +207,7 @@ def test_guidance_is_the_same_in_noise_velocity_and_picture():
 def test_thresholds_by_hand():
     glaring = torch.tensor([[-4.0, -2.0, -1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 2.0, 3.0], [0.1] * 9 + [-1.5]])
     assert static_threshold(glaring)[0].tolist() == [-1, -1, -1, 0, 0.5, 1, 1, 1, 1, 1]
-    # 8 of 10 are at most 2 large: divided by 2, what is larger is cut. The second picture has 8 of 10 within 1: only cut
+    # 8 of 10 are at most 2: divided by 2, and the two larger ones cut. The second has 8 of 10 within 1: it is only cut
     dynamic = dynamic_threshold(glaring, 0.8)
     assert dynamic[0].tolist() == [-1, -1, -0.5, 0, 0.25, 0.5, 0.75, 1, 1, 1]
     assert dynamic[1].tolist() == pytest.approx([0.1] * 9 + [-1])
@@ -254,6 +254,13 @@ def test_a_new_unet_predicts_nothing():
     assert unet(*inputs(unet)).abs().max() == 0
 
 
+@pytest.mark.parametrize("super_resolution", [False, True])
+def test_every_part_of_the_unet_takes_part(super_resolution):
+    unet = make_unet(image_size=32, super_resolution=super_resolution)
+    unet(*inputs(unet)).square().sum().backward()
+    assert [name for name, x in unet.named_parameters() if x.grad is None or not x.grad.abs().max() > 0] == []
+
+
 def test_unet_hears_the_time_each_word_and_the_small_picture():
     unet = make_unet(super_resolution=True)
     given = inputs(unet)
@@ -284,6 +291,8 @@ def test_small_pictures_are_for_super_resolution_only():
         make_unet(super_resolution=True)(*inputs(make_unet()))
     with pytest.raises(ValueError, match="low is given"):
         make_unet()(*inputs(make_unet(super_resolution=True)))
+    with pytest.raises(ValueError, match=r"\(B, 3, 32, 32\)"):
+        make_unet(image_size=32)(*inputs(make_unet()))
 
 
 def test_times_are_told_apart():
@@ -411,7 +420,7 @@ def test_a_given_picture_is_begun_from(model):
     image = torch.full((3, 16, 16), 0.5)
     assert (sample(model, image=image) - sample(model)).abs().max() > 0.05
     assert sample(make_model(upscale=True), image=torch.zeros(3, 32, 32)).shape == (4, 3, 32, 32)
-    clean = draw_pictures(Oracle(image), *model.encode_text(CAPTIONS), [step_random(0, 0)] * 2, 4, image=image)
+    clean = draw_pictures(Oracle(image[None]), *model.encode_text(CAPTIONS), [step_random(0, 0)] * 2, 4, image=image)
     torch.testing.assert_close(clean, image.expand(2, -1, -1, -1))
 
 
@@ -475,7 +484,7 @@ def test_bad_requests_are_refused(model, settings, message):
 # ---- learning
 
 
-def train(unet: UNet, images, tokens, mask, steps: int = 150) -> list[float]:
+def train(unet: UNet, images, tokens, mask, steps: int = 200) -> list[float]:
     def batch(step):
         source = step_random(0, step)
         rows = torch.randint(len(images), (16,), generator=source)
@@ -490,11 +499,11 @@ def test_a_small_model_learns_to_listen(prediction):
     model.base = make_unet(prediction=prediction, width=16)
     tokens, mask = model.encode_text(CAPTIONS)
     losses = train(model.base, COLORS[:, :, None, None].expand(-1, -1, 16, 16), tokens, mask)
-    assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
+    assert sum(losses[-20:]) < 0.4 * sum(losses[:20])
     pictures = sample(model.eval(), n_samples=4, steps_per_sample=10, guidance_scale=2.0).unflatten(0, (2, 4))
     distances = (pictures.mean((3, 4))[:, :, None] - COLORS).norm(dim=-1)  # (2, 4, 2): to each caption's colour
     assert distances.argmin(2).tolist() == [[0] * 4, [1] * 4]
-    assert distances.min(2).values.max() < 0.5
+    assert distances.min(2).values.max() < 0.6
 
 
 def test_super_resolution_learns_to_look_at_the_small_picture():
@@ -502,7 +511,7 @@ def test_super_resolution_learns_to_look_at_the_small_picture():
     images = COLORS[:, :, None, None].expand(-1, -1, 16, 16)
     tokens, mask = torch.zeros(2, 1, TEXT_SIZE), torch.zeros(2, 1, dtype=torch.bool)  # no captions at all
     losses = train(unet, images, tokens, mask)
-    assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
+    assert sum(losses[-20:]) < 0.4 * sum(losses[:20])
     low = COLORS[:, :, None, None].expand(-1, -1, 8, 8)
     drawn = draw_pictures(unet, tokens, mask, [step_random(0, i) for i in range(2)], 10, low=low)
     assert (drawn.mean((2, 3)) - COLORS).abs().max() < 0.3

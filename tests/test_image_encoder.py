@@ -1,6 +1,5 @@
-"""The encoder, its mirror, the views, NT-Xent against a plain double loop, and features that are worth more than pixels."""
+"""The encoder and its mirror, the views, NT-Xent against a plain double loop, features that beat pixels."""
 
-import hashlib
 import math
 
 import pytest
@@ -129,6 +128,8 @@ def test_half_of_the_pictures_are_mirrored():
 def test_color_changes_each_channel_as_a_whole():
     images = pictures() / 2
     views = augment(images, seeded(), only(color=0.3))
+    contrasts = views.flatten(1).std(1) / images.flatten(1).std(1)
+    assert contrasts.std() > 0.05  # each picture has its own
     for picture, view in zip(images.flatten(2), views.flatten(2), strict=True):  # (3, S * S)
         slopes = ((view - view.mean(1, keepdim=True)) / (picture - picture.mean(1, keepdim=True))).mean(1)
         assert slopes.std() < 1e-3 and (slopes - 1).abs().max() < 0.3  # one contrast for all channels
@@ -223,7 +224,8 @@ def test_linear_probe_counts_what_is_right():
     labels = torch.tensor([0, 0, 1, 1])
     assert linear_probe(x, labels, torch.tensor([[-2.0], [3.0], [4.0], [-5.0]]), torch.tensor([0, 1, 0, 0])) == 0.75
     constant = torch.ones(4, 1)  # a feature that says nothing: the commonest label wins
-    assert linear_probe(constant, torch.tensor([2, 2, 2, 0]), constant, labels * 2) == 0.5
+    skewed = torch.tensor([2, 2, 2, 0])
+    assert linear_probe(constant, skewed, constant, skewed) == 0.75
 
 
 def test_self_supervised_features_are_worth_more_than_pixels():
@@ -235,24 +237,24 @@ def test_self_supervised_features_are_worth_more_than_pixels():
         labels = torch.tensor([[values.index(scene[name]) for name, values in SINGLE.items()] for scene in scenes])
         return shapes.images(range(n)), labels
 
-    def probe(read) -> float:
-        return sum(linear_probe(read(x), y[:, i], read(x_test), y_test[:, i]) for i in range(5)) / 5
+    def probe(read, penalty: float = 0.01) -> float:
+        return sum(linear_probe(read(x), y[:, i], read(x_test), y_test[:, i], penalty) for i in range(5)) / 5
 
     (x, y), (x_test, y_test) = labelled(500, 1), labelled(500, 2)
     encoder = ImageEncoder(ImageEncoderConfig(16, 16, 128)).eval()
     untrained = torch.no_grad()(probe)(encoder)
-    losses = pretrain(encoder, CaptionedShapes("train", 16, 7, length=2000).images(range(2000)), 60, batch_size=64)
-    trained, pixels = torch.no_grad()(probe)(encoder), probe(lambda images: images.flatten(1))
+    losses = pretrain(encoder, CaptionedShapes("train", 16, 7, length=2000).images(range(2000)), 120, batch_size=64)
+    trained = torch.no_grad()(probe)(encoder)
+    pixels = max(probe(lambda images: images.flatten(1), penalty) for penalty in (0.01, 0.1, 1.0))
     assert losses[-1] < losses[0] / 2 and not encoder.training
-    print(trained, untrained, pixels)
-    assert trained > pixels + 0.15 and trained > untrained + 0.02
+    assert trained > pixels + 0.15 and trained > untrained + 0.03, (trained, pixels, untrained)
 
 
 def test_pretraining_repeats_with_its_seed():
-    def fingerprint(seed: int) -> str:
+    def weights(seed: int) -> torch.Tensor:
         torch.manual_seed(0)
         encoder = ImageEncoder(ImageEncoderConfig(16, 4, 8))
         pretrain(encoder, pictures(16), 2, batch_size=8, seed=seed)
-        return hashlib.sha256(encoder.output.weight.detach().numpy().tobytes()).hexdigest()
+        return encoder.output.weight
 
-    assert fingerprint(1) == fingerprint(1) != fingerprint(2)
+    assert torch.equal(weights(1), weights(1)) and not torch.equal(weights(1), weights(2))

@@ -8,6 +8,7 @@ import torch
 from course_lib.errors import CourseError
 from course_lib.image_metrics import (
     covariance,
+    discrepancy,
     draw_counts,
     frechet_distance,
     kernel_distance,
@@ -16,6 +17,7 @@ from course_lib.image_metrics import (
     precision_recall,
     psnr,
     r_precision,
+    share_inside,
     ssim,
 )
 from course_lib.losses import mse_loss
@@ -133,6 +135,10 @@ def test_kernel_distance_by_hand():
     x, y = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [1.0]])
     # within x: (1·2 + 1)³ = 27; within y: 1; between: 1, 8, 1, 27
     assert kernel_distance(x, y).value == pytest.approx(27 + 1 - 2 * (1 + 8 + 1 + 27) / 4)
+    # x's first picture drawn twice is no pair with itself: within x it stays 27; between, its pairs count twice
+    kernels = torch.tensor([[0.0, 27], [27, 0]]), torch.tensor([[0.0, 1], [1, 0]]), torch.tensor([[1.0, 8], [1, 27]])
+    drawn = discrepancy(*kernels, torch.tensor([[2.0, 1]]), torch.tensor([[1.0, 1]]))
+    torch.testing.assert_close(drawn, torch.tensor([27 + 1 - 2 * (2 * 1 + 2 * 8 + 1 + 27) / 6]))
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says():
@@ -182,6 +188,7 @@ def test_precision_and_recall_on_a_line():
     # recall: 0 yes (-0.5 reaches 0.5), 1 yes (2), 3 yes (2), 10 yes (18)
     assert precision_recall(real, generated, neighbours=1) == (0.5, 1.0)
     assert precision_recall(generated, real, neighbours=1) == (1.0, 0.5)
+    assert share_inside(torch.tensor([[-1.0], [-1.1]]), real, neighbours=1) == 0.5  # the rim of a ball belongs to it
 
 
 def test_precision_sees_nonsense_and_recall_sees_missing_modes():

@@ -224,3 +224,10 @@ def test_r1_penalty_and_contrastive_loss_refuse_in_words():
         losses.r1_penalty(images.sum((1, 2, 3)), images)
     with pytest.raises(ValueError, match="differ"):
         losses.contrastive_loss(torch.zeros(2, 3), torch.zeros(3, 3), 1.0)
+
+
+def test_mode_seeking_loss_by_hand():
+    images = torch.zeros(4, 3, 2, 2)
+    images[2], images[3] = 0.5, 0.1  # the pairs (0, 2) and (1, 3) differ by 0.5 and 0.1
+    latents = torch.tensor([[0.0, 0.0], [0.0, 0.0], [2.0, 0.0], [0.0, 2.0]])  # both pairs differ by 1 on average
+    assert losses.mode_seeking_loss(images, latents).item() == pytest.approx(1 / 0.3, rel=1e-3)

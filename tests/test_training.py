@@ -15,6 +15,7 @@ from course_lib.text_gan import Discriminator, DiscriminatorConfig, Generator, G
 from course_lib.training import (
     AdversarialTrainer,
     Checkpoints,
+    Drawn,
     EmbeddedPictures,
     MetricsLog,
     SampleGrids,
@@ -22,6 +23,7 @@ from course_lib.training import (
     learning_rate_at,
     step_random,
     train,
+    twice,
 )
 
 TEXT_SIZE = 32
@@ -129,60 +131,87 @@ def test_one_generator_pass_serves_both_players():
 
 
 def test_each_player_changes_only_itself():
-    trainer = small_trainer()
-    data = make_data(64, 16)
-    batch = data.batch(8, 0.0, step_random(0, 0))
-    fake = trainer.generator(torch.randn(8, 16), batch.texts)
+    trainer, data = small_trainer(), make_data(64, 16)
+    batch = data.batch(trainer.config, step_random(0, 0))
+    drawn = trainer.draw(batch, step_random(0, 1))
     before = weights(trainer)
-    trainer.discriminator_step(batch, fake.detach())
+    trainer.discriminator_step(batch, drawn)
     changed = {n.split("/")[0] for n, x in weights(trainer).items() if not torch.equal(x, before[n])}
     assert changed == {"discriminator", "discriminator_optimizer"}
     before = weights(trainer)
-    trainer.generator_step(batch, fake)
+    trainer.generator_step(batch, drawn)
     changed = {n.split("/")[0] for n, x in weights(trainer).items() if not torch.equal(x, before[n])}
     assert changed == {"generator", "generator_optimizer"}
     assert all(p.requires_grad for p in trainer.discriminator.parameters())
 
 
+def test_each_caption_is_drawn_twice_from_different_noise():
+    trainer, data = small_trainer(), make_data(64, 16)
+    drawn = trainer.draw(data.batch(trainer.config, step_random(0, 0)), step_random(0, 1))
+    assert torch.equal(drawn.texts[:4], drawn.texts[4:]) and not torch.equal(drawn.z[:4], drawn.z[4:])
+    assert drawn.images.shape == (8, 3, 16, 16)
+
+
+def batch_settings(**settings) -> TrainConfig:
+    return TrainConfig(**{"batch_size": 8, "text_dropout": 0.0, "text_noise": 0.0, **settings})
+
+
 def test_batches_mark_which_captions_are_wrong():
     data = make_data(64, 16)
     data.texts[:] = data.texts[0]  # one caption for all: none of the shifted ones is wrong
-    assert not data.batch(8, 0.0, step_random(0, 0)).wrong.any()
+    assert not data.batch(batch_settings(text_noise=0.2), step_random(0, 0)).wrong.any()
     data = make_data(64, 16)
-    assert data.batch(8, 0.0, step_random(0, 0)).wrong.all()
-    dropped = data.batch(8, 1.0, step_random(0, 0))
+    assert data.batch(batch_settings(), step_random(0, 0)).wrong.all()
+    dropped = data.batch(batch_settings(text_dropout=1.0), step_random(0, 0))
     assert torch.equal(dropped.texts, torch.zeros(8, TEXT_SIZE)) and not dropped.wrong.any()
-    some = data.batch(64, 0.5, step_random(0, 0))
+    some = data.batch(batch_settings(batch_size=64, text_dropout=0.5), step_random(0, 0))
     empty = (some.wrong_texts == 0).all(1)
     assert empty.any() and not some.wrong[empty].any() and some.images.abs().max() <= 1
+
+
+def test_text_noise_blurs_the_embeddings_and_nothing_else():
+    data = make_data(64, 16)
+    plain, noisy = (data.batch(batch_settings(batch_size=64, text_noise=n), step_random(0, 0)) for n in (0.0, 0.3))
+    assert torch.equal(plain.images, noisy.images) and torch.equal(plain.wrong, noisy.wrong)
+    assert (noisy.texts - plain.texts).std().item() == pytest.approx(0.3, rel=0.1)
 
 
 def test_matching_aware_loss_is_what_punishes_a_wrong_caption():
     data, results = make_data(256, 16), {}
     for matching_aware in (True, False):
         trainer = make_trainer(16, 8, steps=60, batch_size=32, matching_aware=matching_aware)
-        for _ in range(60):
-            batch = data.batch(32, 0.0, step_random(0, trainer.steps_done))
-            trainer.discriminator_step(batch, torch.zeros_like(batch.images))  # fakes anyone can tell
+        for step in range(60):
+            batch = data.batch(trainer.config, step_random(0, step))
+            blank = Drawn(torch.zeros_like(batch.images), batch.texts, batch.texts)  # fakes anyone can tell
+            trainer.discriminator_step(batch, blank)
             trainer.steps_done += 1
-        batch = data.batch(200, 0.0, step_random(9, 0))
+        batch = data.batch(batch_settings(batch_size=200), step_random(9, 0))
         with torch.no_grad():
-            gap = trainer.discriminator(batch.images, batch.texts) - trainer.discriminator(
-                batch.images, batch.wrong_texts
-            )
-        results[matching_aware] = gap.mean().item()
+            right, wrong = (trainer.discriminator(batch.images, t) for t in (batch.texts, batch.wrong_texts))
+        results[matching_aware] = (right - wrong).mean().item()
     assert results[True] > 1 and results[False] < 0.3, results
 
 
 def test_mse_term_pulls_towards_the_real_picture():
     data = make_data(64, 16)
     plain, with_mse = small_trainer(), small_trainer(mse_weight=100.0)
-    batch = data.batch(8, 0.0, step_random(0, 0))
-    z = torch.randn(8, 16)
-    losses = [t.generator_step(batch, t.generator(z, batch.texts))["loss_g"].item() for t in (plain, with_mse)]
+    batch = data.batch(plain.config, step_random(0, 0))
+    drawn = [trainer.draw(batch, step_random(0, 1)) for trainer in (plain, with_mse)]
+    assert torch.equal(drawn[0].images, drawn[1].images)
+    losses = [t.generator_step(batch, d)["loss_g"].item() for t, d in zip((plain, with_mse), drawn, strict=True)]
     with torch.no_grad():
-        mse = (small_trainer().generator(z, batch.texts) - batch.images).square().mean().item()
+        mse = (drawn[0].images - twice(batch.images)).square().mean().item()
     assert losses[1] - losses[0] == pytest.approx(100 * mse, rel=0.01)
+
+
+def test_mode_seeking_makes_different_noise_draw_different_pictures():
+    data, spread = make_data(64, 16), {}
+    for weight in (0.0, 0.1):
+        trainer = small_trainer(steps=40, mode_seeking_weight=weight)
+        train(trainer, data, progress=None)
+        drawn = trainer.draw(data.batch(trainer.config, step_random(0, 0)), step_random(0, 1)).images
+        spread[weight] = (drawn[:4] - drawn[4:]).abs().mean().item()
+    assert spread[0.1] > 1.5 * spread[0.0], spread
 
 
 def test_learning_rate_is_constant_and_then_falls():
@@ -223,7 +252,7 @@ def test_states_of_other_runs_are_refused(tmp_path):
         small_trainer().load(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch_size": -1}, {"learning_rate": 0.0}, {"text_dropout": 2.0}])
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch_size": -1}, {"learning_rate": 0.0}, {"text_dropout": 2.0}, {"batch_size": 7}])
 def test_impossible_settings_are_named(wrong):
     name, value = next(iter(wrong.items()))
     with pytest.raises(CourseError, match=f"{name}={value}"):

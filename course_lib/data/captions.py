@@ -9,6 +9,7 @@ import functools
 import itertools
 import random
 import re
+import string
 import unicodedata
 
 from course_lib.errors import CourseError, nearest
@@ -33,6 +34,7 @@ GRAMMARS = {  # how much of `SINGLE` a data set uses: attribute -> values kept; 
     "small": {"shape": ("circle", "square", "triangle", "ring"), "color": SINGLE["color"][:6], "background": ("navy",)},
 }
 LANGUAGES = ("en", "zh")
+STYLES = ("canonical", "varied", "noisy", "unseen")
 
 # The first word of each value is the one canonical captions use; the others are its synonyms.
 WORDS = {
@@ -155,6 +157,8 @@ TEMPLATES = {
 }
 OPTIONAL = ("size", "position", "background")  # what a varied caption may leave unsaid
 OMIT = 0.1  # how often it does so, for each of them
+LOOSE = 0.25  # how often it is no sentence but loose words in any order, so that no model hangs on the order
+SEPARATORS = {"en": (" ", ", "), "zh": ("，", "的", "、")}
 
 
 def scene_of(attributes: dict[str, str]) -> str:
@@ -179,10 +183,11 @@ def describe(attributes: dict[str, str], language: str = "en", style: str = "can
     Args:
         attributes: attribute -> value, all or some of `SINGLE` (or `PAIR`); shape (and relation, shape2) must be there.
         language: "en" or "zh".
-        style: "canonical" is the first template with the first words. "varied" draws a template and synonyms and
-            leaves each of size, position and background unsaid one time in ten. "unseen" draws from the templates
-            that no model is trained on, with everything said.
-        seed: makes the choices of "varied" and "unseen" repeatable.
+        style: "canonical" is the first template with the first words. "varied" draws a template and synonyms, leaves
+            each of size, position and background unsaid one time in ten, and every fourth time gives loose words in
+            any order. "noisy" is "varied" with a word that means nothing in every second caption. "unseen" draws from
+            the templates that no model is trained on, with everything said.
+        seed: makes the choices of all but "canonical" repeatable.
     Raises:
         CourseError: unknown language or style.
 
@@ -191,14 +196,41 @@ def describe(attributes: dict[str, str], language: str = "en", style: str = "can
     """
     if language not in LANGUAGES:
         raise CourseError(f'language="{language}" is unknown; {nearest(language, LANGUAGES)}')
-    if style not in ("canonical", "varied", "unseen"):
-        raise CourseError(f'style="{style}" is unknown; {nearest(style, ("canonical", "varied", "unseen"))}')
+    if style not in STYLES:
+        raise CourseError(f'style="{style}" is unknown; {nearest(style, STYLES)}')
     rng = random.Random(f"{seed}")
     templates = TEMPLATES[language, scene_of(attributes), "unseen" if style == "unseen" else "seen"]
     if style == "canonical":
         return fill(templates[0], {slot: WORDS[language][value][0] for slot, value in attributes.items()})
     said = {k: v for k, v in attributes.items() if style == "unseen" or k not in OPTIONAL or rng.random() >= OMIT}
-    return fill(rng.choice(templates), {slot: rng.choice(WORDS[language][value]) for slot, value in said.items()})
+    words = {slot: rng.choice(WORDS[language][value]) for slot, value in said.items()}
+    if style != "unseen" and scene_of(attributes) == "single" and rng.random() < LOOSE:
+        text = shuffle(list(words.values()), SEPARATORS[language], rng)
+    else:
+        text = fill(rng.choice(templates), words)
+    return with_made_up_word(text, rng) if style == "noisy" and rng.random() < 0.5 else text
+
+
+def shuffle(words: list[str], separators: tuple[str, ...], rng: random.Random) -> str:
+    """The words in a random order, with a random separator in each gap."""
+    rng.shuffle(words)
+    return words[0] + "".join(rng.choice(separators) + word for word in words[1:])
+
+
+def with_made_up_word(text: str, rng: random.Random) -> str:
+    """The caption with a word of random letters somewhere: who trains on it learns that strange words mean nothing.
+
+    Without such captions "draw me a ring" became a moon: the encoder took the "m" of the new word "me" for half a moon.
+    """
+    if text.isascii():
+        gaps = [match.start() for match in re.finditer(r"\b[a-z]", text)]
+        word = "".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 7))) + " "
+    else:
+        gaps = list(range(len(text) + 1))
+        word = "".join(chr(rng.randint(0x4E00, 0x9FA5)) for _ in range(rng.randint(1, 3)))
+    gap = rng.choice(gaps)
+    changed = text[:gap] + word + text[gap:]
+    return changed if parse(changed) == parse(text) else text  # not in the middle of "plus sign"
 
 
 @functools.cache

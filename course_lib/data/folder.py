@@ -5,6 +5,7 @@ Face), or in `name.txt` beside `name.jpg`. Pictures are decoded when they are as
 worker processes. What cannot be used is told with file and reason. At the end: captions of three published data sets.
 """
 
+import copy
 import csv
 import hashlib
 import io
@@ -33,7 +34,6 @@ HELD_OUT = 0.1  # share of the file names
 METADATA = ("metadata.jsonl", "metadata.csv")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 LISTED = 20  # problems that an error message spells out
-MAX_TEXT_BYTES = 256 * 2**20  # of one metadata file
 
 Row = tuple[str, str]  # file name relative to the folder, with "/", and one caption of it
 
@@ -70,7 +70,7 @@ def read_captions(folder: Path) -> tuple[list[Row], list[Problem]]:
     pictures = [name for name in files if name.lower().endswith(SUFFIXES) and name not in listed]
     if metadata:
         return rows, problems + [Problem(name, "no metadata file has a caption for it") for name in pictures]
-    return _read_neighbours(folder, pictures, set(files))
+    return _read_neighbours(folder, pictures)
 
 
 def _walk(folder: Path) -> Iterator[str]:
@@ -87,9 +87,7 @@ def _read_text(folder: Path, name: str) -> str:
     path = folder / name
     try:
         if (reason := _why_unsafe(folder, name)) or not path.is_file():
-            raise CourseError(f'"{path}" is not used: {reason or "it is no regular file"}')
-        if path.stat().st_size > MAX_TEXT_BYTES:
-            raise CourseError(f'"{path}" is larger than {MAX_TEXT_BYTES:,} bytes; split it')
+            raise CourseError(f'"{path}" is not used: {reason or "the file is missing"}')
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CourseError(f'"{path}" is not UTF-8 text (byte {error.start}); save it as UTF-8') from None
@@ -118,20 +116,15 @@ def _read_csv(text: str, name: str) -> Iterator[tuple[int, tuple[object, object]
         raise CourseError(f'"{name}", line {reader.line_num}: not CSV ({error})') from None
 
 
-def _read_neighbours(folder: Path, pictures: list[str], files: set[str]) -> tuple[list[Row], list[Problem]]:
+def _read_neighbours(folder: Path, pictures: list[str]) -> tuple[list[Row], list[Problem]]:
     """`name.txt` beside `name.jpg`, a caption a line."""
     rows, problems = [], []
     for name in pictures:
-        beside = str(PurePosixPath(name).with_suffix(".txt"))
-        if beside not in files:
-            problems.append(Problem(name, f'its caption "{PurePosixPath(beside).name}" is missing'))
-            continue
         try:
-            text = _read_text(folder, beside)
+            lines = _read_text(folder, str(PurePosixPath(name).with_suffix(".txt"))).splitlines()
+            rows += [(name, line) for line in lines if line.strip()] or [(name, "")]
         except CourseError as error:
-            problems.append(Problem(name, str(error)))
-            continue
-        rows += [(name, line) for line in text.splitlines() if line.strip()] or [(name, "")]
+            problems.append(Problem(name, f"it has no caption: {error}"))
     return rows, problems
 
 
@@ -242,14 +235,25 @@ class CaptionedFolder(Dataset):
         self.folder = Path(folder).expanduser()
         if not self.folder.is_dir():
             raise CourseError(f'folder="{folder}" is not a folder that exists')
-        self.image_size, self.split, self.seed, self.fit = image_size, split, seed, fit
+        self.image_size, self.seed, self.fit = image_size, seed, fit
         rows, unread = read_captions(self.folder) if captions is None else (list(captions), [])
-        good, unusable = usable(self.folder, rows, decode_check)
+        self.usable, unusable = usable(self.folder, rows, decode_check)
         self.problems = unread + unusable
-        self._report(len(good), max_bad)
-        rows = sorted(row for row in good if split == "all" or is_held_out(row[0]) == (split == "heldout"))
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-        self.rows = [rows[i] for i in order.tolist()]
+        self._report(len(self.usable), max_bad)
+        self._choose(split)
+
+    def _choose(self, split: str) -> None:
+        rows = sorted(row for row in self.usable if split == "all" or is_held_out(row[0]) == (split == "heldout"))
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))
+        self.split, self.rows = split, [rows[i] for i in order.tolist()]
+
+    def with_split(self, split: str) -> "CaptionedFolder":
+        """The same folder with another split, "train", "heldout" or "all"; the files are not checked again."""
+        if split not in SPLITS:
+            raise CourseError(f'split="{split}" is unknown; {nearest(split, SPLITS)}')
+        other = copy.copy(self)
+        other._choose(split)
+        return other
 
     def _report(self, good: int, max_bad: float) -> None:
         """Tell what was skipped: a warning, or an error when it is too much."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from course_lib.data.captions import GRAMMARS, LANGUAGES, PAIR, SINGLE, describe
+from course_lib.data.captions import GRAMMARS, LANGUAGES, PAIR, SINGLE, STYLES, describe
 from course_lib.errors import CourseError, nearest
 from course_lib.images import require_image_size
 
@@ -157,7 +157,7 @@ class CaptionedShapes(Dataset):
         seed: another seed, other combinations' order, jitter and wording.
         language: "en", "zh", or "both" (each picture gets one of the two).
         length: number of pictures; every combination comes up equally often.
-        captions: "canonical", "varied" or "unseen"; see `captions.describe`.
+        captions: "canonical", "varied", "noisy" or "unseen"; see `captions.describe`.
         scene: "single" (one object) or "pair" (two objects and their relation).
         grammar: "full", or "small" for fewer shapes, colours and backgrounds; see `captions.GRAMMARS`.
     Raises:
@@ -183,7 +183,7 @@ class CaptionedShapes(Dataset):
         for name, value, known in [
             ("split", split, SPLITS),
             ("language", language, (*LANGUAGES, "both")),
-            ("captions", captions, ("canonical", "varied", "unseen")),
+            ("captions", captions, STYLES),
             ("scene", scene, ("single", "pair")),
             ("grammar", grammar, GRAMMARS),
         ]:

@@ -1,0 +1,395 @@
+"""The command line as one uses it: what it prints, what it writes, and that help does not wait for torch."""
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from tiny import tiny_model, tiny_preset
+
+from course_lib import demo, evaluation, presets, recipes
+from course_lib.checkpoint import find_checkpoint
+from course_lib.cli import COMMANDS, main
+from course_lib.generate import slug
+from course_lib.images import from_uint8
+from course_lib.text_to_image import TextToImage
+
+ROOT = Path(__file__).parents[1]
+PROMPT = "a small red circle at the center on gray"
+CHINESE = "灰色背景上，中间有一个小的红色圆形"
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty folder to work in, with checkpoints of its own: "tiny", "shapes-32" (tiny as well) and the judge."""
+    home = tmp_path / "checkpoints"
+    shutil.copytree(find_checkpoint("judge-32"), home / "judge-32")
+    tiny_model().save_pretrained(home / "tiny")
+    tiny_model().save_pretrained(home / "shapes-32")
+    monkeypatch.setenv("COURSE_CHECKPOINTS", str(home))
+    monkeypatch.setitem(presets.PRESETS, "tiny-gan", tiny_preset())
+    monkeypatch.setattr(recipes, "evaluate", functools.partial(recipes.evaluate, n=10))
+    monkeypatch.setattr(evaluation, "DIVERSITY_CAPTIONS", 4)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def course(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def run(*arguments: str, **options) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", **options)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def read(path: Path) -> torch.Tensor:
+    return from_uint8(np.array(Image.open(path))).permute(2, 0, 1)
+
+
+# ---- help
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)])
+def test_help_is_there_and_does_not_load_torch(arguments):
+    code = (
+        "import sys\nfrom course_lib.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(sorted({'torch', 'numpy', 'PIL', 'yaml', 'matplotlib'} & set(sys.modules)))"
+    )
+    told = run("-c", code, *arguments)
+    assert told.returncode == 0 and not told.stderr
+    assert told.stdout.endswith("[]\n") and ("usage: course" in told.stdout or "words-to-pixels" in told.stdout)
+
+
+def test_the_module_is_the_command():
+    told = run("-m", "course_lib", "--help")
+    assert told.returncode == 0 and all(command in told.stdout for command in COMMANDS)
+
+
+# ---- generate
+
+
+def test_generate_writes_each_picture_and_a_grid_that_say_what_they_show(workplace, capsys):
+    assert course("generate", PROMPT, "--n_samples", 3, "--seed", 5, "--save_path", "out", "--device", "cpu") == 0
+    stem = "a-small-red-circle-at-the-center-on-gray-seed5"
+    assert names(workplace / "out") == [*(f"01-{stem}-0{i}.png" for i in (1, 2, 3)), f"grid-{stem}.png"]
+    expected = TextToImage.from_pretrained("shapes-32").sample(PROMPT, 3, seed=5)
+    for i, picture in enumerate(expected, 1):
+        assert (read(workplace / "out" / f"01-{stem}-0{i}.png") - picture).abs().max() <= 1 / 255 + 1e-5
+    for path in (workplace / "out").iterdir():
+        assert Image.open(path).text["Description"] == PROMPT
+    with Image.open(workplace / "out" / f"grid-{stem}.png") as grid:
+        assert grid.size == (3 * 34 + 2, 34 + 2)
+    told = capsys.readouterr()
+    assert "3 pictures in" in told.out and "3 PNGs and their grid are in out" in told.out and not told.err
+
+
+def test_the_keys_of_the_article_are_understood(workplace):
+    keys = {
+        "model_path": "tiny",
+        "image_size": 32,
+        "z_size": 8,
+        "batch_size": 2,
+        "n_samples": 2,
+        "steps_per_sample": 3,
+        "guidance_scale": 5,
+        "save_samples": True,
+        "save_path": "drawn",
+    }
+    Path("sample.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
+    assert course("generate", PROMPT, "--config", "sample.yaml") == 0
+    paths = sorted((workplace / "drawn").iterdir())
+    assert len(paths) == 3
+    expected = TextToImage.from_pretrained("tiny").sample(PROMPT, 2, 3, 5.0)
+    assert (torch.stack([read(path) for path in paths[:2]]) - expected).abs().max() < 0.02
+
+
+def test_options_win_over_the_file(workplace):
+    keys = {"texts": [CHINESE], "model_path": "nowhere", "n_samples": 9, "save_path": "drawn", "guidance_scale": 2.0}
+    Path("sample.yaml").write_text(yaml.safe_dump(keys, allow_unicode=True), encoding="utf-8")
+    options = ["--model", "tiny", "--n_samples", 1, "--save_path", "elsewhere", "--guidance_scale", 1]
+    assert course("generate", PROMPT, "--config", "sample.yaml", *options) == 0
+    assert names(workplace / "elsewhere") == [f"01-{slug(PROMPT)}-seed0-01.png", f"grid-{slug(PROMPT)}-seed0.png"]
+    assert not (workplace / "drawn").exists()
+    expected = TextToImage.from_pretrained("tiny").sample(PROMPT, 1)[0]
+    assert (read(workplace / "elsewhere" / f"01-{slug(PROMPT)}-seed0-01.png") - expected).abs().max() < 0.02
+
+
+def test_the_file_may_hold_the_prompts(workplace):
+    Path("sample.yaml").write_text(f"texts: [{PROMPT}, {CHINESE}]\nn_samples: 1\nmodel_path: tiny\n", encoding="utf-8")
+    assert course("generate", "--config", "sample.yaml") == 0
+    assert len(names(workplace / "samples")) == 3
+
+
+def test_save_samples_false_writes_nothing(workplace, capsys):
+    Path("sample.yaml").write_text("save_samples: false\nmodel_path: tiny\n", encoding="utf-8")
+    assert course("generate", PROMPT, "--config", "sample.yaml") == 0
+    assert names(workplace) == ["sample.yaml"] and "4 pictures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_prompts_come_from_a_text_file_of_any_editor(workplace, mark, newline):
+    lines = [PROMPT, "", "  " + CHINESE + "  ", PROMPT]
+    Path("prompts.txt").write_bytes((mark + newline.join(lines)).encode("utf-8"))
+    assert course("generate", "--texts", "prompts.txt", "--model", "tiny", "--n_samples", 2) == 0
+    paths = sorted((workplace / "samples").glob("0*.png"))
+    prompts = [PROMPT, PROMPT, CHINESE, CHINESE, PROMPT, PROMPT]
+    assert [Image.open(path).text["Description"] for path in paths] == prompts, "no picture was written over"
+
+
+def test_prompts_whose_names_are_alike_do_not_overwrite_each_other(workplace):
+    prompts = [
+        "a red ring",
+        "a red ring!",
+        "A RED ring",
+        "a red ring " + "on gray " * 8,
+        "a red ring " + "on gray " * 9,
+    ]
+    Path("prompts.txt").write_text("\n".join(prompts), encoding="utf-8")
+    assert course("generate", "--texts", "prompts.txt", "--model", "tiny", "--n_samples", 1) == 0
+    paths = sorted((workplace / "samples").glob("0*.png"))
+    assert [Image.open(path).text["Description"] for path in paths] == [prompt.strip() for prompt in prompts]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A small RED circle!", "a-small-red-circle"),
+        (CHINESE, "灰色背景上-中间有一个小的红色圆形"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("C:\\con.txt:x", "c-con-txt-x"),
+        ("❤?*|<>", "prompt"),
+        ("x" * 60, "x" * 40),
+        ("x" * 39 + " y", "x" * 39),
+        ("snake_case", "snake-case"),
+    ],
+)
+def test_a_slug_is_a_safe_part_of_a_file_name(text, expected):
+    assert slug(text) == expected
+
+
+def test_unknown_words_are_warned_of_and_drawn_all_the_same(workplace, capsys):
+    assert course("generate", "a rde cricle and a 龙, a rde one", "--model", "tiny", "--n_samples", 1) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        'warning: tiny has never read "rde" (did you mean "red"?)',
+        'warning: tiny has never read "cricle" (did you mean "circle"?)',
+        'warning: tiny has never read "and"',
+        'warning: tiny has never read "龙"',
+    ]
+    assert len(names(workplace / "samples")) == 2
+
+
+def test_of_very_many_unknown_words_some_are_named(workplace, capsys):
+    lines = [f"draw q{'abcdefghij'[i // 10]}{'abcdefghij'[i % 10]}q" for i in range(30)]
+    Path("prompts.txt").write_text("\n".join(lines), encoding="utf-8")
+    assert course("generate", "--texts", "prompts.txt", "--model", "tiny", "--n_samples", 1) == 0
+    warnings = capsys.readouterr().err.splitlines()
+    assert len(warnings) == 11 and "20 more words" in warnings[-1]
+
+
+def test_a_picture_may_be_where_it_starts(workplace):
+    Image.new("RGB", (60, 40), "navy").save("start.png")
+    for arguments in (["--image", "start.png"], []):
+        folder = "from-picture" if arguments else "plain"
+        assert course("generate", PROMPT, "--model", "tiny", *arguments, "--save_path", folder) == 0
+    start = read(Path("start.png"))[:, :1, :1]
+    distances = [
+        torch.stack([(read(p) - start).square().mean() for p in sorted((workplace / folder).glob("01*"))]).mean()
+        for folder in ("from-picture", "plain")
+    ]
+    assert distances[0] < distances[1]
+
+
+def test_a_console_that_cannot_show_chinese_does_not_end_the_run(workplace):
+    (workplace / "prompts.txt").write_text("draw 龙", encoding="utf-8")
+    command = [sys.executable, "-m", "course_lib", "generate", "--texts", "prompts.txt", "--model", "tiny"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    told = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True)
+    assert told.returncode == 0 and 'never read "?"' in told.stderr
+
+
+# ---- evaluate
+
+
+def test_evaluate_prints_a_table(workplace, capsys):
+    assert course("evaluate", "--model", "tiny", "--n", 8) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("| captions ") and out.count("\n| ") == 5 and "diversity, generated over real: " in out
+
+
+def test_evaluate_prints_json_and_nothing_else(workplace, capsys):
+    arguments = ["--split", "train", "--seed", 3, "--steps_per_sample", 1, "--guidance_scale", 2, "--json"]
+    assert course("evaluate", "--model", "tiny", "--n", 8, *arguments) == 0
+    marks = json.loads(capsys.readouterr().out)
+    settings = {"model": "tiny", "split": "train", "n": 8, "seed": 3, "steps_per_sample": 1, "guidance_scale": 2.0}
+    assert settings.items() <= marks.items() and set(marks["accuracy"]) == set(evaluation.PAPERS)
+
+
+def test_evaluate_can_sweep(workplace, capsys):
+    assert course("evaluate", "--model", "tiny", "--n", 4, "--sweep", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)) == 9
+    assert course("evaluate", "--model", "tiny", "--n", 4, "--sweep") == 0
+    assert capsys.readouterr().out.count("\n") == 11
+
+
+# ---- train
+
+
+def test_train_ends_in_a_model_that_draws(workplace, capsys):
+    assert course("train", "--preset", "tiny-gan", "--out", "run", "--seed", 4, "--device", "cpu") == 0
+    run_folder = workplace / "run"
+    assert names(run_folder) == ["checkpoints", "metrics.jsonl", "model", "run.json", "samples"]
+    assert names(run_folder / "samples") == ["step-000003.png", "step-000006.png"]
+    assert len((run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 6
+    settings = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+    assert settings["preset"] == "tiny-gan" and settings["train"]["seed"] == 4
+    model = TextToImage.from_pretrained(run_folder / "model")
+    assert model.sample(PROMPT, 1).shape == (1, 3, 32, 32) and model.training_facts["train"]["seed"] == 4
+    card = (run_folder / "model" / "README.md").read_text(encoding="utf-8")
+    assert "course train --preset tiny-gan --seed 4 --out runs/tiny-gan" in card and "| English " in card
+    assert "Done: " in capsys.readouterr().out
+    assert course("generate", PROMPT, "--model", "run/model") == 0
+
+
+def test_without_out_the_run_goes_to_the_folder_of_its_name(workplace):
+    assert course("train", "--preset", "tiny-gan", "--steps", 2) == 0
+    assert (workplace / "runs" / "tiny-gan" / "model").is_dir()
+
+
+def test_a_finished_run_is_only_reported(workplace, capsys):
+    assert course("train", "--preset", "tiny-gan", "--steps", 2, "--out", "run") == 0
+    before = (workplace / "run" / "model" / "model.safetensors").stat().st_mtime_ns
+    assert course("train", "--resume", "run") == 0
+    assert "run is finished." in capsys.readouterr().out
+    assert (workplace / "run" / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def stop_after(monkeypatch, steps: int) -> None:
+    """Ctrl-C, pressed when a run has done so many steps."""
+    original = recipes.MetricsLog.__call__
+
+    def call(self, trainer, losses):
+        original(self, trainer, losses)
+        if trainer.steps_done == steps:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(recipes.MetricsLog, "__call__", call)
+
+
+def test_ctrl_c_saves_and_resume_ends_in_the_same_weights(workplace, monkeypatch, capsys):
+    assert course("train", "--preset", "tiny-gan", "--out", "whole") == 0
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises(SystemExit) as stopped:
+            course("train", "--preset", "tiny-gan", "--out", "run")
+    assert stopped.value.code == 130
+    assert 'The state is saved; go on with: course train --resume "run"' in capsys.readouterr().out
+    assert not (workplace / "run" / "model").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert course("train", "--resume", "run") == 0
+    whole, resumed = (workplace / name / "model" / "model.safetensors" for name in ("whole", "run"))
+    assert whole.read_bytes() == resumed.read_bytes()
+    assert len((workplace / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 6
+
+
+def test_a_second_ctrl_c_ends_at_once_and_says_how_to_go_on(workplace, monkeypatch, capsys):
+    original = recipes.MetricsLog.__call__
+
+    def call(self, trainer, losses):
+        original(self, trainer, losses)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(recipes.MetricsLog, "__call__", call)
+    with pytest.raises(SystemExit) as stopped:
+        course("train", "--preset", "tiny-gan", "--out", "run")
+    assert stopped.value.code == 130 and "course train --resume" in capsys.readouterr().out
+    assert names(workplace / "run") == ["metrics.jsonl", "run.json"]
+
+
+def test_a_save_that_was_cut_short_is_found_again(workplace, monkeypatch, capsys):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        stop_after(patch, 3)
+        course("train", "--preset", "tiny-gan", "--out", "run")
+    state = workplace / "run" / "checkpoints" / "last"
+    state.rename(state.with_name(".last.old"))  # killed between the two renames of a save
+    assert course("train", "--resume", "run") == 0
+    steps = [json.loads(line)["step"] for line in (workplace / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert "3/6" in capsys.readouterr().err, "it went on from step 3"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to every process of a console")
+def test_ctrl_c_from_another_process(workplace):
+    """The whole command as a process of its own: a signal, exit code 130, a saved state, and a resume to the end."""
+    command = [sys.executable, "-m", "course_lib", "train", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment.pop("COURSE_CHECKPOINTS")  # the shipped text encoder
+    pipes = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    start = ["--preset", "shapes-32-live", "--steps", "30", "--batch_size", "4", "--out", "run"]
+    process = subprocess.Popen([*command, *start], **pipes)
+    metrics = workplace / "run" / "metrics.jsonl"
+    try:
+        while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "Traceback" not in err, err
+    assert 'course train --resume "run"' in out and (workplace / "run" / "checkpoints" / "last").is_dir()
+    assert 0 < len(metrics.read_text(encoding="utf-8").splitlines()) < 30
+    told = subprocess.run([*command, "--resume", "run"], **pipes, timeout=300)
+    assert told.returncode == 0, told.stderr
+    assert (workplace / "run" / "model" / "README.md").is_file()
+    assert len(metrics.read_text(encoding="utf-8").splitlines()) == 30
+
+
+# ---- demo
+
+
+@pytest.mark.slow
+def test_the_demo_draws_trains_and_scores(tmp_path, monkeypatch, capsys):
+    live = presets.PRESETS[demo.LIVE]
+    short = replace(live, data=replace(live.data, length=400), train=replace(live.train, steps=50, batch_size=8))
+    monkeypatch.setitem(presets.PRESETS, demo.LIVE, short)
+    monkeypatch.setattr(demo, "N_SCORED", 30)
+    monkeypatch.setattr(evaluation, "DIVERSITY_CAPTIONS", 4)
+    out = tmp_path / "samples" / "demo"
+    assert course("demo", "--seconds", 1, "--out", out, "--device", "cpu") == 0
+    assert names(out) == ["progress.png", "prompts.png", "report.json"]
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert [row["model"] for row in report["rows"]] == ["shapes-32", "shapes-32-live"]
+    assert all(row["n"] == 30 and 0 <= row["all"] <= 1 for row in report["rows"])
+    assert sum(report["prompts"].values()) == 4 and set(report["prompts"]) == set(demo.PROMPTS)
+    assert 0 < report["live"]["steps"] <= 50
+    for name in ("progress.png", "prompts.png"):
+        with Image.open(out / name) as figure:
+            assert min(figure.size) > 300 and len(figure.text["Description"]) > 100
+    told = capsys.readouterr().out
+    assert "| shapes-32-live | 1 s" in told and "Next: course generate" in told
+
+
+def test_half_of_the_demos_prompts_were_held_out_of_the_training():
+    assert [demo.is_heldout(prompt) for prompt in demo.PROMPTS].count(True) == 4
+    assert sum(prompt.isascii() for prompt in demo.PROMPTS) == 4

@@ -1,0 +1,318 @@
+"""The whole model behind one class: it draws what it is told, the same way every time, and loads only what it saved."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from tiny import tiny_model
+
+from course_lib.checkpoint import CONFIG, TENSORS, find_checkpoint, load_checkpoint, save_checkpoint
+from course_lib.errors import CourseError
+from course_lib.evaluation import load_judge
+from course_lib.text_gan import Discriminator, DiscriminatorConfig
+from course_lib.text_to_image import MAX_BYTES, TextToImage
+
+PROMPTS = ["a small red circle at the center on gray", "a large blue ring", "灰色背景上，中间有一个小的红色圆形"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@pytest.fixture
+def saved(model, tmp_path):
+    return model.save_pretrained(tmp_path / "tiny")
+
+
+@pytest.fixture
+def heard(model):
+    """What the generator is given: pairs of noise and condition, appended at every call."""
+    inputs = []
+    handle = model.generator.register_forward_pre_hook(lambda _, given: inputs.append(given))
+    yield inputs
+    handle.remove()
+
+
+def logits(model, z, condition):
+    with torch.no_grad():
+        return model.discriminator(model.generator(z, condition), condition)
+
+
+# ---- drawing
+
+
+def test_pictures_come_text_by_text(model, heard):
+    pictures = model.sample(PROMPTS, n_samples=2)
+    assert pictures.shape == (6, 3, 32, 32) and pictures.dtype == torch.float32
+    assert -1 <= pictures.min() < pictures.max() <= 1
+    (z, condition) = heard[0]
+    assert torch.equal(condition, model.encode_text(PROMPTS)[[0, 0, 1, 1, 2, 2]])
+    assert len(z.unique(dim=0)) == 6, "every picture has noise of its own"
+    assert torch.equal(pictures, model.generator(z, condition))
+
+
+def test_one_prompt_may_be_a_plain_string(model):
+    assert torch.equal(model.sample(PROMPTS[0], 2), model.sample(PROMPTS[:1], 2))
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_a_seed_gives_the_same_pictures_and_another_seed_others(model, steps):
+    first, again, other = (model.sample(PROMPTS, 2, steps, seed=seed) for seed in (7, 7, 8))
+    assert torch.equal(first, again)
+    assert (first - other).abs().flatten(1).mean(1).min() > 0.01
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+@pytest.mark.parametrize("steps", [0, 3])
+def test_pictures_do_not_depend_on_the_batch_size(model, steps, batch_size):
+    expected = model.sample(PROMPTS, 3, steps, 2.0, batch_size=9)
+    torch.testing.assert_close(model.sample(PROMPTS, 3, steps, 2.0, batch_size=batch_size), expected, atol=1e-4, rtol=0)
+
+
+def test_nor_do_pictures_that_begin_with_a_picture(model):
+    image = model.sample(PROMPTS[1], 1, seed=5)[0]
+    alone, together = (model.sample(PROMPTS[:2], 2, image=image, batch_size=size) for size in (1, 4))
+    assert (alone - together).abs().mean() < 1e-3  # sixty steps of Adam enlarge rounding errors
+
+
+def test_guidance_goes_from_the_empty_caption_through_the_prompt_and_beyond(model, heard):
+    prompt, empty = model.encode_text(PROMPTS[:1])[0], model.unconditional()
+    for scale in (0, 1, 3.5):
+        model.sample(PROMPTS[0], 1, guidance_scale=scale)
+    at_zero, at_one, beyond = (condition[0] for _, condition in heard)
+    assert torch.equal(at_zero, empty) and torch.equal(at_one, prompt)
+    torch.testing.assert_close(beyond, empty + 3.5 * (prompt - empty))
+    assert (prompt - empty).norm() > 0.1
+
+
+def test_every_sample_of_a_prompt_is_refined_by_chance_of_its_own(model, heard):
+    z = torch.zeros(3, 8)
+    kicks = torch.randn(1, 3, 8)
+    assert len(model.refine(z, model.encode_text(PROMPTS[:1]).expand(3, -1), kicks).unique(dim=0)) == 3
+    heard.clear()
+    model.sample(PROMPTS[0], 3, steps_per_sample=1)
+    start, end = heard[0][0], heard[-1][0]
+    moves = (end - start).detach()
+    assert moves.abs().min(1).values.max() > 0 and len(moves.unique(dim=0)) == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("n_samples", 0),
+        ("n_samples", 10_001),
+        ("steps_per_sample", -1),
+        ("steps_per_sample", 1001),
+        ("guidance_scale", -0.5),
+        ("guidance_scale", 101.0),
+        ("guidance_scale", float("nan")),
+        ("guidance_scale", float("inf")),
+        ("batch_size", 0),
+        ("seed", -1),
+        ("seed", 2**64),
+    ],
+)
+def test_numbers_out_of_range_are_named(model, setting, value):
+    with pytest.raises(CourseError, match=rf"{setting}={value} is out of range; use \d+ to \d+"):
+        model.sample(PROMPTS, **{setting: value})
+
+
+def test_more_pictures_than_memory_are_refused_before_any_is_drawn(model, heard):
+    most = MAX_BYTES // (32 * 32 * 3 * 4)
+    with pytest.raises(CourseError, match=f"n_samples=10000 for 100 prompts.*at most {most:,} pictures"):
+        model.sample(PROMPTS[:1] * 100, n_samples=10_000)
+    assert not heard
+
+
+# ---- prompts
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\n\t", "　", "\u200b\u200b"])
+def test_a_prompt_without_a_visible_letter_is_empty(model, text):
+    with pytest.raises(CourseError, match="is empty; say what to draw"):
+        model.sample([PROMPTS[0], text])
+
+
+def test_no_prompt_at_all_is_told(model):
+    with pytest.raises(CourseError, match="is empty"):
+        model.sample([])
+
+
+def test_of_a_prompt_that_is_too_long_the_cut_part_is_shown(model):
+    with pytest.raises(CourseError, match='131 tokens and the limit is 126: "zebra" would be cut; shorten'):
+        model.sample("x" * 126 + "zebra")
+
+
+def test_words_never_read_are_listed_once_in_order(model):
+    assert model.unknown_words("A RED dragon, a red dragon beside 一条龙 and a circle") == [
+        "dragon",
+        "beside",
+        "条",
+        "龙",
+        "and",
+    ]
+    assert model.unknown_words("a small red circle at the center on gray") == []
+
+
+def test_a_model_without_a_vocabulary_warns_of_nothing(model):
+    parts = model.generator, model.discriminator, model.text_encoder, model.tokenizer
+    assert TextToImage(*parts).unknown_words("dragon") == []
+
+
+# ---- refinement and search
+
+
+def test_refinement_climbs_what_it_says_it_climbs(model):
+    condition, z = model.encode_text(PROMPTS[:1]).expand(64, -1), torch.randn(64, 8)
+    density = logits(model, z, condition) - z.square().sum(1) / 2
+    for _ in range(3):  # without chance every step goes uphill
+        z = model.refine(z, condition, torch.zeros(1, 64, 8))
+        before, density = density, logits(model, z, condition) - z.square().sum(1) / 2
+        assert density.mean() > before.mean() + 0.1
+
+
+def test_refined_pictures_convince_the_discriminator_more(model):
+    condition, z = model.encode_text(PROMPTS[:1]).expand(256, -1), torch.randn(256, 8)
+    refined = model.refine(z, condition, torch.randn(20, 256, 8))
+    assert logits(model, refined, condition).mean() > logits(model, z, condition).mean() + 3
+    assert 0.7 < refined.std() < 1.5, "the noise stays near the noise that the generator knows"
+
+
+def test_where_the_discriminator_has_no_opinion_the_noise_stays_normal(model, monkeypatch):
+    monkeypatch.setattr(model.generator, "forward", lambda z, condition: z)
+    monkeypatch.setattr(model.discriminator, "forward", lambda images, condition: 0 * images.sum(1))
+    z = model.refine(torch.randn(4000, 8), torch.zeros(4000, 16), torch.randn(200, 4000, 8))
+    assert abs(z.mean().item()) < 0.03 and z.std().item() == pytest.approx(1, abs=0.03)
+
+
+def test_search_finds_noise_that_draws_the_given_picture(model):
+    condition = model.encode_text(PROMPTS[:1]).expand(4, -1)
+    with torch.no_grad():
+        image = model.generator(torch.randn(1, 8), condition[:1])[0]
+        random = (model.generator(torch.randn(500, 8), condition[:1].expand(500, -1)) - image).square()
+        found = (model.generator(model.search(image, torch.randn(4, 8), condition), condition) - image).square()
+    assert found.flatten(1).mean(1).max() < 0.1 * random.flatten(1).mean(1).min()
+
+
+def test_sampling_from_a_picture_stays_near_it(model):
+    image = model.sample(PROMPTS[1], 1, seed=9)[0]
+    distances = [(model.sample(PROMPTS[0], 8, image=start) - image).square().mean() for start in (image, None)]
+    assert distances[0] < 0.3 * distances[1]
+
+
+def test_a_picture_of_another_size_is_refused(model):
+    with pytest.raises(CourseError, match=r"image has shape \(3, 16, 16\); this model wants \(3, 32, 32\)"):
+        model.sample(PROMPTS[0], 1, image=torch.zeros(3, 16, 16))
+
+
+def test_drawing_changes_no_weight_and_leaves_no_gradient(model):
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    pictures = model.sample(PROMPTS[0], 2, 2, image=torch.zeros(3, 32, 32))
+    assert not pictures.requires_grad and all(p.grad is None and not p.requires_grad for p in model.parameters())
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+
+
+# ---- saving and loading
+
+
+def test_a_saved_model_draws_the_same_pictures_bit_for_bit(model, saved):
+    loaded = TextToImage.from_pretrained(saved)
+    for settings in ({}, {"steps_per_sample": 3, "guidance_scale": 2.0}, {"image": torch.zeros(3, 32, 32)}):
+        assert torch.equal(loaded.sample(PROMPTS, 2, **settings), model.sample(PROMPTS, 2, **settings))
+    assert loaded.vocabulary == model.vocabulary and loaded.training_facts == model.training_facts
+    assert loaded.image_size == 32 and not loaded.training
+
+
+def test_a_name_is_looked_up_among_the_checkpoints(model, saved, monkeypatch):
+    monkeypatch.setenv("COURSE_CHECKPOINTS", str(saved.parent))
+    assert torch.equal(TextToImage.from_pretrained("tiny").sample(PROMPTS, 1), model.sample(PROMPTS, 1))
+    with pytest.raises(CourseError, match='no checkpoint "tinny".*did you mean "tiny"'):
+        TextToImage.from_pretrained("tinny")
+
+
+def test_checkpoint_files_can_be_read_by_people(saved):
+    assert sorted(path.name for path in saved.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+    assert json.loads((saved / CONFIG).read_text(encoding="utf-8"))["kind"] == "text-to-image"
+
+
+@pytest.mark.parametrize("name", ["judge-32", "gpt-captions"])
+def test_checkpoints_of_other_kinds_are_refused(name):
+    with pytest.raises(CourseError, match='not a text-to-image one; use one such as "shapes-32"'):
+        TextToImage.from_pretrained(name)
+
+
+@pytest.mark.parametrize("file", [TENSORS, CONFIG, "tokenizer.json"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "foreign"])
+def test_damaged_checkpoints_are_refused(saved, file, damage):
+    path, data = saved / file, (saved / file).read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes({"empty": b"", "truncated": data[: len(data) // 2], "foreign": b"[1, 2, 3]"}[damage])
+    with pytest.raises(CourseError, match=file.replace(".", r"\.")):
+        TextToImage.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "told"),
+    [
+        ("generator", "width", 8, r"another architecture.*generator\.start\.weight \(320, 16\) instead of \(640, 16\)"),
+        ("generator", "width", 10**9, "width=1000000000 is"),
+        ("generator", "width", "4", "width='4' is not of type int"),
+        ("generator", "depth", 4, 'unknown key "depth"'),
+        ("generator", "image_size", 64, r"discriminator has \(image_size, text_size\)=\(32, 16\), not \(64, 16\)"),
+        ("generator", "text_size", 32, r"generator has \(image_size, text_size\)=\(32, 32\), not \(32, 16\)"),
+        ("discriminator", "hidden", 10**9, "hidden=1000000000 is"),
+        ("text_encoder", "width", 10**9, "width=1000000000 is"),
+        ("text_encoder", "vocab_size", 260, "of another tokenizer.json"),
+    ],
+)
+def test_configurations_that_do_not_fit_are_refused(saved, part, key, value, told):
+    config = json.loads((saved / CONFIG).read_text(encoding="utf-8"))
+    config[part][key] = value
+    (saved / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(CourseError, match=told):
+        TextToImage.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(("key", "value"), [("vocabulary", 5), ("training", []), ("generator", None), ("kind", ["x"])])
+def test_configurations_with_wrong_types_are_refused(saved, key, value):
+    config = json.loads((saved / CONFIG).read_text(encoding="utf-8"))
+    (saved / CONFIG).write_text(json.dumps({**config, key: value}), encoding="utf-8")
+    with pytest.raises(CourseError):
+        TextToImage.from_pretrained(saved)
+
+
+def test_a_tokenizer_of_another_model_is_refused(saved):
+    shutil.copy(find_checkpoint("gpt-captions") / "tokenizer.json", saved)
+    with pytest.raises(CourseError, match="of another tokenizer.json"):
+        TextToImage.from_pretrained(saved)
+
+
+def test_weights_that_are_no_numbers_are_refused(saved):
+    tensors, config = load_checkpoint(saved)
+    tensors["generator.to_rgb.weight"][0, 0] = float("nan")
+    save_checkpoint(saved, tensors, config, {"tokenizer.json": (saved / "tokenizer.json").read_text(encoding="utf-8")})
+    with pytest.raises(CourseError, match="not finite"):
+        TextToImage.from_pretrained(saved)
+
+
+def test_parts_of_different_models_are_refused(model):
+    stranger = Discriminator(DiscriminatorConfig(32, text_size=24, width=4, hidden=8))
+    with pytest.raises(CourseError, match=r"discriminator has .*\(32, 24\), not \(32, 16\); use parts of one model"):
+        TextToImage(model.generator, stranger, model.text_encoder, model.tokenizer)
+
+
+def test_the_shipped_model_draws_in_both_languages():
+    model, judge = TextToImage.from_pretrained("shapes-32"), load_judge(32)
+    seen = judge.read(
+        model.sample(["a large red circle at the center on navy", "藏青色背景上，中间有一个大的红色圆形"], 4)
+    )
+    scene = {"size": "large", "color": "red", "shape": "circle", "position": "center", "background": "navy"}
+    assert (seen == judge.labels([scene])).float().mean() > 0.9
