@@ -85,12 +85,11 @@ SETTINGS = {  # of training, each the same name as the preset's field
 def command_demo(options: argparse.Namespace) -> None:
     """`course demo`."""
     from course_lib.demo import run_demo
-    from course_lib.recipes import choose_device, writable_folder
+    from course_lib.recipes import choose_device
     from course_lib.text_to_image import require_range
 
     require_range("seconds", options.seconds, 1, 86_400)
-    device = choose_device(options.device or "auto")
-    run_demo(options.seconds, writable_folder(options.out), device)
+    run_demo(options.seconds, options.out, choose_device(options.device or "auto"))
 
 
 def command_train(options: argparse.Namespace) -> None:

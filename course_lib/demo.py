@@ -1,4 +1,4 @@
-"""`course demo`: what the course leads to, in a few minutes. It draws from the shipped model and trains a small one live.
+"""`course demo`: what the course leads to, in minutes. It draws from the shipped model and trains a small one live.
 
 Generator and discriminator of the live run begin with random weights; the captions are read by the frozen text encoder
 that is shipped, as Imagen reads them with a frozen T5.
@@ -17,7 +17,7 @@ from course_lib.data.shapes import combinations
 from course_lib.evaluation import accuracy, diversity, format_table, load_judge
 from course_lib.images import image_grid_figure, save_figure
 from course_lib.presets import get_preset
-from course_lib.recipes import embed, new_trainer
+from course_lib.recipes import embed, new_trainer, require_parts, writable_folder
 from course_lib.text_encoder import embed_captions, load_text_encoder
 from course_lib.text_to_image import TextToImage
 from course_lib.training import AdversarialTrainer, SampleGrids, train
@@ -116,8 +116,12 @@ def run_demo(seconds: float, out: Path, device: torch.device) -> Path:
         device: where to compute.
     Returns:
         The folder.
+    Raises:
+        CourseError: a model it builds on is not there, or one can't write to the folder.
     """
     shipped = TextToImage.from_pretrained(SHIPPED, device)
+    require_parts(get_preset(LIVE))
+    writable_folder(out)
     print(
         f"1. Eight sentences, drawn by the shipped model {SHIPPED} (its generator never saw the starred combinations):"
     )

@@ -72,8 +72,7 @@ def noisy_low(low: Tensor, time: Tensor, *randoms: torch.Generator) -> tuple[Ten
 
     Source: Ho et al. 2021, arXiv:2106.15282 ("conditioning augmentation").
     """
-    noise = normal(randoms, low)
-    return add_noise(low, noise, ALPHA_BAR[time]), time.to(low.device)
+    return add_noise(low, normal(randoms, low), ALPHA_BAR[time]), time.to(low.device)
 
 
 def normal(randoms: Sequence[torch.Generator], like: Tensor) -> Tensor:
@@ -102,9 +101,8 @@ def draw_pictures(
         (B, 3, S, S) in [-1, 1].
     Source: for `image`, Meng et al. 2022 (SDEdit), algorithm 1, arXiv:2108.01073.
     """
-    size, device = unet.config.image_size, tokens.device
+    size, device, start = unet.config.image_size, tokens.device, TIMES if image is None else IMAGE_TIME
     noisy = normal(randoms, torch.empty(len(tokens), 3, size, size, device=device))
-    start = TIMES if image is None else IMAGE_TIME
     if image is not None:
         noisy = add_noise(image.to(device).expand_as(noisy), noisy, ALPHA_BAR[start : start + 1])
     low_inputs = () if low is None else noisy_low(low, torch.full((len(low),), LOW_TIME), *randoms)
@@ -286,9 +284,9 @@ class DiffusionTextToImage(Module):
         if image is not None and self.upscaler is not None:
             image = average_pool2d(image[None], 2)[0]
         pictures = draw_pictures(self.base, tokens, mask, randoms, steps, guidance_scale, image=image)
-        if self.upscaler is None:
-            return pictures
-        return draw_pictures(self.upscaler, tokens, mask, randoms, steps, guidance_scale, low=pictures)
+        if self.upscaler is not None:
+            pictures = draw_pictures(self.upscaler, tokens, mask, randoms, steps, guidance_scale, low=pictures)
+        return pictures
 
 
 def require_fit(base: DiffusionConfig, upscaler: DiffusionConfig | None, text_size: int) -> None:

@@ -34,7 +34,7 @@ from course_lib.presets import (
     get_preset,
     override,
 )
-from course_lib.text_encoder import TextEncoder, embed_captions, load_text_encoder, next_token_loss
+from course_lib.text_encoder import TextEncoder, embed_captions, embed_tokens, load_text_encoder, next_token_loss
 from course_lib.text_gan import Discriminator, Generator
 from course_lib.text_to_image import TextToImage
 from course_lib.tokenizer import Tokenizer
@@ -234,8 +234,8 @@ def train_gan(
     """
     encoder, tokenizer = load_text_encoder(preset.text_encoder, device)
     dataset = preset.data.dataset()
-    data = embed(dataset, encoder, tokenizer, device)
     trainer = new_trainer(preset, device)
+    data = embed(dataset, encoder, tokenizer, device, trainer.generator.reads_tokens)
     state = out / "checkpoints" / "last"
     if state.is_dir() or state.with_name(".last.old").is_dir():  # a save that was cut short leaves only that
         trainer.load(state)
@@ -264,11 +264,16 @@ def new_trainer(preset: GanPreset, device: torch.device) -> AdversarialTrainer:
 
 
 def embed(
-    dataset: CaptionedShapes, encoder: TextEncoder, tokenizer: Tokenizer, device: torch.device
+    dataset: CaptionedShapes, encoder: TextEncoder, tokenizer: Tokenizer, device: torch.device, tokens: bool = False
 ) -> EmbeddedPictures:
-    """Draw every picture and read every caption once, before training."""
-    texts = embed_captions(encoder, tokenizer, ["", *(dataset.caption(i) for i in range(len(dataset)))])
-    return EmbeddedPictures(all_pictures(dataset).to(device), texts[1:], texts[0])
+    """Draw every picture and read every caption once, before training; if asked, keep each caption's tokens too."""
+    captions = ["", *(dataset.caption(i) for i in range(len(dataset)))]
+    texts = embed_captions(encoder, tokenizer, captions)
+    pictures = all_pictures(dataset).to(device)
+    if not tokens:
+        return EmbeddedPictures(pictures, texts[1:], texts[0])
+    read = embed_tokens(encoder, tokenizer, captions).half()  # half the memory: (N + 1, T, E)
+    return EmbeddedPictures(pictures, texts[1:], texts[0], read[1:], read[0])
 
 
 def all_pictures(dataset: CaptionedShapes) -> Tensor:

@@ -25,13 +25,14 @@ from course_lib.data.captions import words_of
 from course_lib.errors import CourseError
 from course_lib.losses import mse_loss
 from course_lib.optim import Adam
-from course_lib.text_encoder import TextEncoder, TextEncoderConfig, embed_captions
+from course_lib.text_encoder import TextEncoder, TextEncoderConfig, embed_captions, embed_tokens
 from course_lib.text_gan import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 from course_lib.tokenizer import Tokenizer
 from course_lib.training import step_random
 
 REFINE_STEP = 0.05  # length of one refinement step, in units of the noise's variance
 SEARCH_STEPS, SEARCH_RATE, SEARCH_STARTS = 60, 0.1, 64  # searching the noise for a given picture
+Caption = tuple[Tensor, Tensor | None]  # embedding (B, E), and tokens (B, T, E) for generators that read them
 MAX_SEED = 2**32 - 1
 MAX_BYTES = 10**9  # of all the pictures that one call draws
 
@@ -159,6 +160,7 @@ class TextToImage(Module):
         image: Tensor | None = None,
         seed: int = 0,
         batch_size: int = 64,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Draw pictures.
 
@@ -171,6 +173,7 @@ class TextToImage(Module):
             image: (3, S, S) in [-1, 1]: begin with noise that draws a picture near this one, then follow the text.
             seed: the same seed gives the same pictures, whatever the batch size.
             batch_size: pictures computed at a time.
+            mask: (S, S) bool, True where `image` is to be painted anew; the rest of it is kept (in-painting).
         Returns:
             (len(texts) * n_samples, 3, S, S) in [-1, 1], text-major: all pictures of the first prompt come first.
         Raises:
@@ -187,31 +190,38 @@ class TextToImage(Module):
             raise CourseError(
                 f"n_samples={n_samples} for {len(texts):,} prompts: ask for at most {most:,} pictures at once"
             )
+        if mask is not None and (image is None or mask.shape != image.shape[1:]):
+            raise CourseError("mask goes with an image of the same height and width; give both")
         # lerp, empty + guidance_scale * (prompt - empty), is exact at 0 and 1
         conditions = torch.lerp(self.unconditional(), self.encode_text(texts), float(guidance_scale))  # (N, E)
         conditions = conditions.repeat_interleave(n_samples, 0)  # (N * n_samples, E)
+        tokens = None
+        if self.generator.reads_tokens:
+            tokens = embed_tokens(self.text_encoder, self.tokenizer, texts).repeat_interleave(n_samples, 0)
         z_size, random = self.generator.config.z_size, torch.Generator().manual_seed(seed)
         starts = torch.randn(len(conditions), z_size, generator=random).to(self.device)
         pictures = []
         for rows in torch.arange(len(conditions)).split(batch_size):
-            z, condition = starts[rows], conditions[rows]
+            z, caption = starts[rows], (conditions[rows], None if tokens is None else tokens[rows])
             if image is not None:
-                z = self.search(image.to(self.device), z, condition)
+                z = self.search(image.to(self.device), z, caption, None if mask is None else mask.to(self.device))
             # each picture has its own source of chance, whatever else is in its batch
             kicks = [torch.randn(steps_per_sample, z_size, generator=step_random(seed, int(row) + 1)) for row in rows]
-            z = self.refine(z, condition, torch.stack(kicks, 1).to(self.device))
+            z = self.refine(z, caption, torch.stack(kicks, 1).to(self.device))
             with torch.no_grad():
-                pictures.append(self.generator(z, condition))
+                drawn = self.generator(z, *caption)
+            pictures.append(drawn if mask is None else torch.where(mask.to(drawn.device), drawn, image.to(drawn)))
         return torch.cat(pictures)
 
-    def refine(self, z: Tensor, condition: Tensor, kicks: Tensor) -> Tensor:
+    def refine(self, z: Tensor, caption: Caption, kicks: Tensor) -> Tensor:
         """Langevin steps on the noise under the discriminator's logit.
 
-        Each step climbs log p(z) + logit(G(z), condition): the density of noises whose pictures the discriminator
+        Each step climbs log p(z) + logit(G(z), caption): the density of noises whose pictures the discriminator
         takes for real. It needs a logit that estimates a log density ratio, which BCE training gives.
 
         Args:
-            z: (B, Z); condition: (B, E); kicks: (steps, B, Z) from N(0, 1), the random part of each step.
+            z: (B, Z); caption: for each its embedding, and its tokens or None; kicks: (steps, B, Z) from N(0, 1), the
+                random part of each step.
         Returns:
             (B, Z).
         Source: Che et al. 2020, arXiv:2003.06060, algorithm 1.
@@ -219,41 +229,47 @@ class TextToImage(Module):
         for kick in kicks:
             z = z.detach().requires_grad_(True)
             with torch.enable_grad():
-                energy = z.square().sum() / 2 - self.discriminator(self.generator(z, condition), condition).sum()
+                logits = self.discriminator(self.generator(z, *caption), caption[0])
+                energy = z.square().sum() / 2 - logits.sum()
                 (gradient,) = torch.autograd.grad(energy, z)
             z = z - REFINE_STEP / 2 * gradient + REFINE_STEP**0.5 * kick
         return z.detach()
 
-    def search(self, image: Tensor, z: Tensor, condition: Tensor) -> Tensor:
+    def search(self, image: Tensor, z: Tensor, caption: Caption, mask: Tensor | None = None) -> Tensor:
         """Noise that makes the generator draw, for this caption, a picture near a given one.
 
         What the caption says is drawn as it says; what it leaves open (where, how large, on what ground) is taken
         from the picture. First the best of some random starts, then Adam on the pixels' mean squared error.
 
         Args:
-            image: (3, S, S) in [-1, 1]; z: (B, Z) where to start from; condition: (B, E).
+            image: (3, S, S) in [-1, 1]; z: (B, Z) where to start from; caption: as for `refine`.
+            mask: (S, S) bool, True where the picture does not count; None: all of it counts.
         Returns:
             (B, Z).
         """
         size = self.image_size
         if image.shape != (3, size, size):
             raise CourseError(f"image has shape {tuple(image.shape)}; this model wants (3, {size}, {size})")
-        found = []
-        for start, text in zip(z, condition, strict=True):
-            random = torch.Generator().manual_seed(int(start.abs().sum() * 1e4))  # other starts for every sample
-            tries = torch.randn(SEARCH_STARTS, len(start), generator=random).to(start)
-            errors = (self.generator(tries, text.expand(SEARCH_STARTS, -1)) - image).square().flatten(1).mean(1)
-            found.append(tries[errors.argmin()])
-        z = torch.stack(found).requires_grad_(True)
+        counts = torch.ones(size, size, device=z.device) if mask is None else (~mask).float()  # (S, S)
+        z = torch.stack([self.best_start(start, i, image, counts, caption) for i, start in enumerate(z)])
+        z = z.requires_grad_(True)
         optimizer = Adam([z], lr=SEARCH_RATE)
         with torch.enable_grad():
             for _ in range(SEARCH_STEPS):
-                drawn = self.generator(z, condition)
-                loss = len(z) * mse_loss(drawn, image.expand_as(drawn)) + 1e-3 * z.square().mean(1).sum()
+                drawn = self.generator(z, *caption) * counts
+                loss = len(z) * mse_loss(drawn, (image * counts).expand_as(drawn)) + 1e-3 * z.square().mean(1).sum()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
         return z.detach()
+
+    def best_start(self, start: Tensor, row: int, image: Tensor, counts: Tensor, caption: Caption) -> Tensor:
+        """Of some random noises, (Z,), the one that draws caption number `row` nearest to the image."""
+        random = torch.Generator().manual_seed(int(start.abs().sum() * 1e4))  # other noises for every sample
+        tries = torch.randn(SEARCH_STARTS, len(start), generator=random).to(start)
+        text, tokens = (None if x is None else x[row].expand(SEARCH_STARTS, *x[row].shape) for x in caption)
+        errors = ((self.generator(tries, text, tokens) - image) * counts).square().flatten(1).mean(1)
+        return tries[errors.argmin()]
 
 
 def require_range(name: str, value: float, low: float, high: float) -> None:

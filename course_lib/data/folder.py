@@ -66,8 +66,7 @@ def read_captions(folder: Path) -> tuple[list[Row], list[Problem]]:
                 rows.append(((PurePosixPath(name).parent / file).as_posix() if file else "", caption))
             else:
                 problems.append(Problem(f"{name}, line {line}", 'it has no "file_name" and "text"'))
-    listed = {name for name, _ in rows}
-    pictures = [name for name in files if name.lower().endswith(SUFFIXES) and name not in listed]
+    pictures = sorted({name for name in files if name.lower().endswith(SUFFIXES)} - {name for name, _ in rows})
     if metadata:
         return rows, problems + [Problem(name, "no metadata file has a caption for it") for name in pictures]
     return _read_neighbours(folder, pictures)
@@ -257,19 +256,16 @@ class CaptionedFolder(Dataset):
 
     def _report(self, good: int, max_bad: float) -> None:
         """Tell what was skipped: a warning, or an error when it is too much."""
-        bad = len(self.problems)
-        if not good + bad:
-            wanted = "metadata.jsonl, metadata.csv, or name.txt beside name.jpg"
-            raise CourseError(f'folder="{self.folder}" has no captioned pictures; it needs {wanted}')
-        if not bad:
-            return
+        bad, whole = len(self.problems), good + len(self.problems)
+        if not whole:
+            raise CourseError(f'folder="{self.folder}" has no pictures with captions in metadata.jsonl or name.txt')
         told = [f"  {file}: {reason}" for file, reason in self.problems[:LISTED]]
-        told += [f"  and {bad - LISTED} more"] if bad > LISTED else []
-        summary = f'{bad} of {good + bad} entries in "{self.folder}" cannot be used'
-        if bad > max_bad * (good + bad):
-            remedy = f"mend or remove them, or allow more than max_bad={max_bad}"
-            raise CourseError("\n".join([f"{summary}; {remedy}:", *told]))
-        warnings.warn("\n".join([f"{summary} and are skipped (see .problems):", *told]), stacklevel=3)
+        told += [f"  and {bad - LISTED} more"] * (bad > LISTED)
+        told.insert(0, f'{bad} of {whole} entries in "{self.folder}" cannot be used:')
+        if bad > max_bad * whole:
+            raise CourseError("\n".join([*told, f"mend or remove them, or allow more than max_bad={max_bad}"]))
+        if bad:
+            warnings.warn("\n".join([*told, "they are skipped; see .problems"]), stacklevel=3)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -313,8 +309,7 @@ def coco_captions(annotations: str | Path) -> list[Row]:
     try:
         data = json.loads(Path(annotations).expanduser().read_bytes())
         names = {entry["id"]: entry["file_name"] for entry in data["images"]}
-        rows = [(names[entry["image_id"]], entry["caption"]) for entry in data["annotations"]]
-        return _require_text(rows)
+        return _require_text([(names[entry["image_id"]], entry["caption"]) for entry in data["annotations"]])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _unread(annotations, "captions_train2017.json", error) from error
 
@@ -329,10 +324,14 @@ def flickr8k_captions(folder: str | Path, annotations: str | Path) -> list[Row]:
         CourseError: the file cannot be read or is another one.
     Source: Hodosh et al. 2013, doi:10.1613/jair.3994.
     """
-    path = Path(annotations).expanduser()
+    ensure_torchvision_ops()
+    from torchvision.datasets import Flickr8k
+
+    path, home = Path(annotations).expanduser(), Path(folder).expanduser()
     try:
         if path.suffix.lower() in (".html", ".htm"):
-            return _flickr8k_page(Path(folder).expanduser(), path)
+            found = Flickr8k(str(home), str(path)).annotations  # path -> captions
+            return [(Path(name).relative_to(home).as_posix(), text) for name, texts in found.items() for text in texts]
         text = path.read_bytes().decode("utf-8-sig")
         if text.startswith("image,"):
             return _require_text([(entry["image"], entry["caption"]) for entry in csv.DictReader(io.StringIO(text))])
@@ -340,14 +339,6 @@ def flickr8k_captions(folder: str | Path, annotations: str | Path) -> list[Row]:
         return _require_text([(name.rpartition("#")[0], caption) for name, caption in pairs])
     except (OSError, ValueError, KeyError, IndexError, csv.Error) as error:
         raise _unread(annotations, "Flickr8k.token.txt", error) from error
-
-
-def _flickr8k_page(folder: Path, page: Path) -> list[Row]:
-    ensure_torchvision_ops()
-    from torchvision.datasets import Flickr8k
-
-    found = Flickr8k(str(folder), str(page)).annotations  # path -> captions
-    return [(Path(path).relative_to(folder).as_posix(), text) for path, texts in found.items() for text in texts]
 
 
 def flowers102_captions(folder: str | Path) -> list[Row]:
