@@ -1,4 +1,4 @@
-"""The command `course`: train, generate, evaluate, demo. Each subcommand imports what it needs when it runs.
+"""The command `course`: demo, train, generate and the rest. Each subcommand imports what it needs when it runs.
 
 Bad input is told in one line and exits with code 2; nothing that exists is overwritten by it.
 """
@@ -51,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_argument("--steps_per_sample", type=int, help="refinement steps (default 0: plain GAN sampling)")
     generate.add_argument("--guidance_scale", type=float, help="how far to overstate the prompt (default 1: not)")
     generate.add_argument("--image", type=Path, help="a picture to begin from; the prompt changes it")
+    generate.add_argument("--mask", type=Path, help="a picture, white where --image is to be painted anew")
     generate.add_argument("--seed", type=int, help="another seed, other pictures (default 0)")
     generate.add_argument("--save_path", type=Path, help="folder for the PNGs (default samples)")
 
@@ -63,6 +64,16 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--guidance_scale", type=float, default=1.0)
     evaluate.add_argument("--sweep", action="store_true", help="instead: steps 0, 5, 20 and guidance scales 1, 2, 5")
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+    audit = commands.add_parser("audit", help="is a data set fit for training?")
+    audit.add_argument("what", help="shapes, emoji, or a folder of captioned pictures")
+    audit.add_argument("--n", type=int, default=2000, help="pictures to look at (default 2000)")
+    audit.add_argument("--figure", type=Path, metavar="PNG", help="draw the report too")
+    audit.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    inspect = commands.add_parser("inspect", help="what a PNG says of how it was made")
+    inspect.add_argument("file", type=Path)
+    commands.add_parser("doctor", help="what of this machine and installation is fine, and what is not")
     for command in (demo, train, generate, evaluate):
         command.add_argument("--device", default=None, choices=("auto", "cpu", "cuda"), help="default auto")
     return parser
@@ -125,7 +136,7 @@ def command_generate(options: argparse.Namespace) -> None:
         values["texts"] = [options.prompt]
     elif options.texts:
         values["texts"] = read_texts(options.texts)
-    names = ("n_samples", "steps_per_sample", "guidance_scale", "seed", "image", "save_path", "device")
+    names = ("n_samples", "steps_per_sample", "guidance_scale", "seed", "image", "mask", "save_path", "device")
     given = {name: getattr(options, name) for name in names} | {"model_path": options.model}
     values |= {name: str(v) if isinstance(v, Path) else v for name, v in given.items() if v is not None}
     generate(dataclass_from_dict(GenerateConfig, values, options.config or "options"))
@@ -197,11 +208,35 @@ def read_texts(path: Path) -> list[str]:
     return texts
 
 
-COMMANDS = {
+def command_audit(options: argparse.Namespace) -> int:
+    """`course audit`; exit code 1 when something would spoil training."""
+    from course_lib.audit_command import command_audit
+
+    return command_audit(options)
+
+
+def command_inspect(options: argparse.Namespace) -> int:
+    """`course inspect`; exit code 1 when the picture does not say that it was generated."""
+    from course_lib.provenance import inspect_file
+
+    return inspect_file(options.file)
+
+
+def command_doctor(options: argparse.Namespace) -> int:
+    """`course doctor`; exit code 1 when something needed is missing."""
+    from course_lib.doctor import run_doctor
+
+    return run_doctor()
+
+
+COMMANDS = {  # each returns its exit code; None is 0
     "demo": command_demo,
     "train": command_train,
     "generate": command_generate,
     "evaluate": command_evaluate,
+    "audit": command_audit,
+    "inspect": command_inspect,
+    "doctor": command_doctor,
 }
 
 
@@ -212,11 +247,10 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a console that can't show Chinese must not end the run
     options = build_parser().parse_args(arguments)
     try:
-        COMMANDS[options.command](options)
+        return COMMANDS[options.command](options) or 0
     except (CourseError, OSError, FloatingPointError) as error:  # bad input, a full disk, a training that diverged
         print(f"course: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return INTERRUPTED
-    return 0

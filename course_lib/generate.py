@@ -31,6 +31,7 @@ class GenerateConfig:
         n_samples: pictures for each prompt.
         steps_per_sample, guidance_scale, seed: see `TextToImage.sample`.
         image: a picture to begin from, or None.
+        mask: a picture that is white where `image` is to be painted anew, or None.
         save_samples: whether to write files.
         save_path: folder for the PNGs.
         device: "auto", "cpu" or "cuda".
@@ -46,6 +47,7 @@ class GenerateConfig:
     guidance_scale: float = 1.0
     seed: int = 0
     image: str | None = None
+    mask: str | None = None
     save_samples: bool = True
     save_path: str = "samples"
     device: str = "auto"
@@ -66,6 +68,7 @@ def generate(config: GenerateConfig) -> list[Path]:
         if getattr(config, name) not in (None, own):
             raise CourseError(f"{name}={getattr(config, name)}, but {config.model_path} has {own}; leave it out")
     image = prepare_image(config.image, model.image_size) if config.image else None
+    mask = prepare_image(config.mask, model.image_size).mean(0) > 0 if config.mask else None  # (S, S)
     started = time.monotonic()
     pictures = model.sample(
         config.texts,
@@ -75,6 +78,7 @@ def generate(config: GenerateConfig) -> list[Path]:
         image,
         config.seed,
         config.batch_size,
+        mask,
     ).cpu()
     warn_of_unknown_words(model, config)
     print(f"{len(pictures)} pictures in {time.monotonic() - started:.2f} s")

@@ -264,7 +264,7 @@ def _read_cache(tensor_file: Path, manifest_file: Path, expected: dict[str, Any]
     try:
         data = tensor_file.read_bytes()
         manifest = json.loads(manifest_file.read_bytes())
-        if manifest != {**expected, "sha256": manifest.get("sha256")}:
+        if manifest != {**expected, "sha256": hashlib.sha256(data).hexdigest()}:
             return None
         return safetensors.torch.load(data)["pictures"]
     except (OSError, ValueError, RecursionError, KeyError, SafetensorError):
