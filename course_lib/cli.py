@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from course_lib import __version__
-from course_lib.errors import CourseError
+from course_lib.errors import CourseError, require_range
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 MAX_FILE_BYTES = 10_000_000  # of prompts or settings
@@ -97,7 +97,6 @@ def command_demo(options: argparse.Namespace) -> None:
     """`course demo`."""
     from course_lib.demo import run_demo
     from course_lib.recipes import choose_device
-    from course_lib.text_to_image import require_range
 
     require_range("seconds", options.seconds, 1, 86_400)
     run_demo(options.seconds, options.out, choose_device(options.device or "auto"))
@@ -146,7 +145,7 @@ def command_evaluate(options: argparse.Namespace) -> None:
     """`course evaluate`."""
     from course_lib.evaluation import accuracy_rows, evaluate, format_table, sweep
     from course_lib.recipes import choose_device
-    from course_lib.text_to_image import MAX_SEED, TextToImage, require_range
+    from course_lib.text_to_image import MAX_SEED, TextToImage
 
     require_range("n", options.n, 1, 20_000)
     require_range("seed", options.seed, 0, MAX_SEED)

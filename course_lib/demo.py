@@ -56,7 +56,8 @@ class Progress:
 
     def __call__(self, trainer: AdversarialTrainer, losses: dict[str, float]) -> None:
         elapsed = time.monotonic() - self.started
-        if elapsed >= (len(self.taken) + 1) * self.seconds / SNAPSHOTS:
+        due = int(elapsed / self.seconds * SNAPSHOTS)
+        if len(self.taken) < min(due, SNAPSHOTS - 1):  # the last is taken when the run has ended
             self.take(trainer)
 
     def take(self, trainer: AdversarialTrainer) -> None:
@@ -89,11 +90,9 @@ def train_live(seconds: float, device: torch.device) -> tuple[TextToImage, Progr
 def draw_progress(progress: Progress, path: Path) -> None:
     """A figure: one row for each moment of the live run, one column for each prompt."""
     pictures = torch.cat([drawn for _, _, drawn in progress.taken])
-    titles = [
-        f"{seconds:.0f} s, {steps} steps" if i == 0 else ""
-        for seconds, steps, _ in progress.taken
-        for i in range(len(PROMPTS))
-    ]
+    times = [f"{seconds:.0f} s, {steps} steps" for seconds, steps, _ in progress.taken]
+    captions = [f"{PROMPTS[0]}: {times[0]}", *PROMPTS[1:]]
+    titles = captions + [title for time in times[1:] for title in (time, *[""] * (len(PROMPTS) - 1))]
     save_figure(
         image_grid_figure(pictures, titles, columns=len(PROMPTS), title="The live run, drawn as it learns"), path
     )

@@ -25,13 +25,13 @@ from course_lib.denoising import (
     guide,
     sampling_times,
 )
-from course_lib.errors import CourseError
+from course_lib.errors import CourseError, require_range
 from course_lib.layers import average_pool2d
 from course_lib.losses import mse_loss
-from course_lib.text_encoder import TextEncoder, TextEncoderConfig
+from course_lib.text_encoder import TextEncoder, TextEncoderConfig, embed_tokens
 from course_lib.tokenizer import Tokenizer
 from course_lib.training import step_random
-from course_lib.unet import DiffusionConfig, UNet, require_range
+from course_lib.unet import DiffusionConfig, UNet
 
 IMAGE_TIME = 700  # how far a given picture is dissolved before it is drawn anew
 LOW_TIME = 100  # how noisy the small picture is when its large one is drawn ...
@@ -124,27 +124,6 @@ def predict(unet: UNet, inputs: tuple[Tensor, ...], guidance_scale: float) -> Te
     return guide(*unet(noisy, time, tokens, mask, *low).chunk(2), guidance_scale)
 
 
-@torch.no_grad()
-def embed_tokens(
-    encoder: Module, tokenizer: Tokenizer, captions: Sequence[str], batch_size: int = 256
-) -> tuple[Tensor, Tensor]:
-    """What the text encoder says of every token of every caption, without gradients: done once, before training.
-
-    Args:
-        encoder: gives (tokens, pooled) for (ids, mask); has `config.context_length`.
-        captions: N texts.
-        batch_size: how many are read at once.
-    Returns:
-        tokens (N, T, E) and mask (N, T), True where a token is real, on the encoder's device.
-    Raises:
-        CourseError: a caption is too long for the encoder.
-    """
-    device = next(encoder.parameters()).device
-    ids, mask = (x.to(device) for x in tokenizer.encode_batch(captions, encoder.config.context_length))
-    parts = zip(ids.split(batch_size), mask.split(batch_size), strict=True)
-    return torch.cat([encoder(*part)[0] for part in parts]), mask
-
-
 class DiffusionTextToImage(Module):
     """Text-to-image diffusion, ready to draw; used like `TextToImage`.
 
@@ -224,7 +203,8 @@ class DiffusionTextToImage(Module):
         """Prompts -> tokens (N, T, E) and mask (N, T); CourseError if one is empty or longer than the encoder reads."""
         if not all(text.strip() for text in texts):
             raise CourseError('the prompt is empty; say what to draw, such as "a small red circle"')
-        return embed_tokens(self.text_encoder, self.tokenizer, texts)
+        tokens = embed_tokens(self.text_encoder, self.tokenizer, texts)
+        return tokens, tokens.any(-1)
 
     @torch.no_grad()
     def sample(

@@ -22,3 +22,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     guess = f'did you mean "{close[0]}"? ' if close else ""
     return f"{guess}Known: {', '.join(known) or 'none'}"
+
+
+def require_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise a CourseError unless low <= value <= high; so it does for what is not a number."""
+    if not low <= value <= high:
+        raise CourseError(f"{name}={value} is out of range; use {low} to {high}")

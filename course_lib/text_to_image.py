@@ -22,7 +22,7 @@ from course_lib.checkpoint import (
     save_checkpoint,
 )
 from course_lib.data.captions import words_of
-from course_lib.errors import CourseError
+from course_lib.errors import CourseError, require_range
 from course_lib.losses import mse_loss
 from course_lib.optim import Adam
 from course_lib.text_encoder import TextEncoder, TextEncoderConfig, embed_captions, embed_tokens
@@ -270,9 +270,3 @@ class TextToImage(Module):
         text, tokens = (None if x is None else x[row].expand(SEARCH_STARTS, *x[row].shape) for x in caption)
         errors = ((self.generator(tries, text, tokens) - image) * counts).square().flatten(1).mean(1)
         return tries[errors.argmin()]
-
-
-def require_range(name: str, value: float, low: float, high: float) -> None:
-    """Raise a CourseError unless low <= value <= high; so it does for what is not a number."""
-    if not low <= value <= high:
-        raise CourseError(f"{name}={value} is out of range; use {low} to {high}")

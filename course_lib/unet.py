@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, ModuleList, Parameter
 
-from course_lib.errors import CourseError, nearest
+from course_lib.errors import CourseError, nearest, require_range
 from course_lib.images import require_image_size
 from course_lib.layers import Conv2d, ConvTranspose2d, GroupNorm, Linear, upsample_nearest
 from course_lib.text_encoder import attention
@@ -59,12 +59,6 @@ class DiffusionConfig:
     def channels(self) -> tuple[int, ...]:
         """Channels at half the picture's size, a quarter, ... down to 8 x 8, e.g. (48, 96) for 32 pixels."""
         return tuple(self.width * min(level + 1, 2) for level in range(int(math.log2(self.image_size // 8))))
-
-
-def require_range(name: str, value: float, low: float, high: float) -> None:
-    """CourseError if value is not a number from low to high."""
-    if not low <= value <= high:
-        raise CourseError(f"{name}={value} is out of range; use {low} to {high}")
 
 
 def silu(input: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from course_lib.denoising import (
     static_threshold,
     velocity,
 )
-from course_lib.diffusion import DiffusionTextToImage, diffusion_loss, draw_pictures, embed_tokens, predict
+from course_lib.diffusion import DiffusionTextToImage, diffusion_loss, draw_pictures, predict
 from course_lib.errors import CourseError
 from course_lib.fit import fit
 from course_lib.optim import Adam
@@ -425,7 +425,7 @@ def test_a_given_picture_is_begun_from(model):
 
 
 def test_tokens_are_embedded_as_the_encoder_reads_them(model):
-    tokens, mask = embed_tokens(model.text_encoder, model.tokenizer, ["red", *CAPTIONS], batch_size=2)
+    tokens, mask = model.encode_text(["red", *CAPTIONS])
     ids, expected = model.tokenizer.encode_batch(["red"], 16)
     length = ids.shape[1]
     torch.testing.assert_close(tokens[:1, :length], model.text_encoder(ids, expected)[0])

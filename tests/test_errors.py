@@ -260,6 +260,12 @@ def test_a_picture_to_begin_from(refuse, data, told):
     assert 'image "start.png" cannot be read' in message and told in message and "use a whole PNG" in message
 
 
+def test_a_mask_needs_a_picture_and_must_be_one(refuse):
+    Path("real.png").write_bytes(real_png())
+    assert "mask goes with an image" in generate(refuse, "--mask", "real.png")
+    assert 'image "file" cannot be read' in generate(refuse, "--image", "real.png", "--mask", "file")
+
+
 def test_a_folder_is_no_picture(refuse):
     assert 'image "." cannot be read' in generate(refuse, "--image", ".")
 

@@ -43,8 +43,9 @@ def test_the_torch_pair_is_capped(package, oldest, first_refused):
 
 def test_the_library_imports_only_what_is_declared():
     declared = {Requirement(line).name for line in PROJECT["dependencies"]}
-    declared |= {Requirement(line).name for line in PROJECT["optional-dependencies"]["eval"]}
-    name_on_index = {"PIL": "pillow", "yaml": "pyyaml", "IPython": "jupyterlab"}
+    for extra in ("eval", "openmoji"):
+        declared |= {Requirement(line).name for line in PROJECT["optional-dependencies"][extra]}
+    name_on_index = {"PIL": "pillow", "yaml": "pyyaml", "IPython": "jupyterlab", "jupyter_client": "jupyterlab"}
     for path in (ROOT / "course_lib").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -54,8 +55,8 @@ def test_the_library_imports_only_what_is_declared():
                 assert known & declared, f"{path.name} imports {package}, which pyproject.toml does not name"
 
 
-def test_the_extras_are_two():
-    assert set(PROJECT["optional-dependencies"]) == {"dev", "eval"}
+def test_the_extras():
+    assert set(PROJECT["optional-dependencies"]) == {"dev", "eval", "openmoji"}
 
 
 def test_conda_takes_its_packages_from_pyproject():

@@ -252,7 +252,9 @@ def test_states_of_other_runs_are_refused(tmp_path):
         small_trainer().load(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch_size": -1}, {"learning_rate": 0.0}, {"text_dropout": 2.0}, {"batch_size": 7}])
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"batch_size": -1}, {"learning_rate": 0.0}, {"text_dropout": 2.0}, {"batch_size": 7}]
+)
 def test_impossible_settings_are_named(wrong):
     name, value = next(iter(wrong.items()))
     with pytest.raises(CourseError, match=f"{name}={value}"):

@@ -210,7 +210,7 @@ def near_pairs(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> Tensor
         hashes, thumbnails = (part[start : start + BATCH] for part in one)
         bits = hashes.sum(1)[:, None] + two[0].sum(1) - 2 * hashes @ two[0].T  # (B, M): how many bits differ
         apart = torch.cdist(thumbnails, two[1], p=math.inf)  # (B, M): the greatest difference
-        near = (bits <= HASH_DISTANCE) 
+        near = (bits <= HASH_DISTANCE) & (apart <= THUMBNAIL_DISTANCE)
         found.append(near.nonzero() + torch.tensor([start, 0]))
     return torch.cat(found)
 
