@@ -143,23 +143,31 @@ def command_generate(options: argparse.Namespace) -> None:
 
 def command_evaluate(options: argparse.Namespace) -> None:
     """`course evaluate`."""
-    from course_lib.evaluation import accuracy_rows, evaluate, format_table, sweep
+    from course_lib.evaluation import accuracy_rows, evaluate, format_table, realism, realism_lines, sweep
     from course_lib.recipes import choose_device
     from course_lib.text_to_image import MAX_SEED, TextToImage
 
     require_range("n", options.n, 1, 20_000)
     require_range("seed", options.seed, 0, MAX_SEED)
+    sampling = {"steps_per_sample": options.steps_per_sample, "guidance_scale": options.guidance_scale}
+    if options.sweep and sampling != {"steps_per_sample": 0, "guidance_scale": 1}:
+        raise CourseError("--sweep tries steps and scales of its own; leave out --steps_per_sample, --guidance_scale")
     model = TextToImage.from_pretrained(options.model, choose_device(options.device or "auto"))
     if options.sweep:
         rows = sweep(model, options.split, options.n, options.seed)
         print(json.dumps(rows, indent=2) if options.json else format_table(rows))
         return
-    sampling = {"steps_per_sample": options.steps_per_sample, "guidance_scale": options.guidance_scale}
     marks = {"model": options.model, **evaluate(model, options.split, options.n, options.seed, **sampling)}
+    try:
+        marks["realism"] = realism(model, options.split, min(options.n, 500), options.seed, **sampling)
+        lines = realism_lines(marks["realism"])
+    except CourseError as error:  # without the extra packages the rest is still worth reading
+        marks["realism"], lines = None, f"no kernel distance: {error}"
     if options.json:
         print(json.dumps(marks, indent=2))
     else:
-        print(format_table(accuracy_rows(marks)) + f"\n\ndiversity, generated over real: {marks['diversity']:.2f}")
+        diversity = f"diversity, generated over real: {marks['diversity']:.2f}"
+        print(f"{format_table(accuracy_rows(marks))}\n\n{diversity}\n{lines}")
 
 
 def read_text(option: str, path: Path) -> str:

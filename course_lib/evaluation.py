@@ -9,7 +9,10 @@ from torch import Tensor
 from course_lib.checkpoint import dataclass_from_dict, find_checkpoint, load_checkpoint, load_weights
 from course_lib.data.captions import SINGLE
 from course_lib.data.shapes import CaptionedShapes
+from course_lib.image_metrics import kernel_distance, precision_recall
 from course_lib.metrics import AttributeJudge, JudgeConfig, attribute_accuracy, diversity_ratio
+from course_lib.pretrained import FEATURES, efficientnet_features
+from course_lib.provenance import memorisation_score
 from course_lib.text_to_image import TextToImage
 
 # The exam papers: name -> language and style of the captions. "unseen" word orders occur in no training.
@@ -93,6 +96,38 @@ def evaluate(model: TextToImage, split: str = "heldout", n: int = 2000, seed: in
     return marks | {"diversity": diversity(model, split, seed, **sampling)}
 
 
+def realism(model: TextToImage, split: str = "heldout", n: int = 500, seed: int = 0, **sampling: Any) -> dict[str, Any]:
+    """How much generated pictures look like real ones, whatever the caption: N pictures of each.
+
+    Returns:
+        kernel_distance and kernel_distance_real (new real pictures against real ones: the best there is), each with its
+        95 % interval; precision and recall; memorisation (see `provenance.memorisation_score`), on pixels and the
+        captions of the training split; features and n, without which the distances mean nothing.
+    Raises:
+        CourseError: the packages of the extra `eval` are not installed.
+    """
+    real, again, drawn = (efficientnet_features(x) for x in real_and_drawn(model, split, n, seed, **sampling))
+    precision, recall = precision_recall(real, drawn)
+    seen = real_and_drawn(model, "train", n, seed, **sampling)
+    return {
+        "n": n,
+        "features": FEATURES,
+        "kernel_distance": kernel_distance(real, drawn),
+        "kernel_distance_real": kernel_distance(real, again),
+        "precision": precision,
+        "recall": recall,
+        "memorisation": memorisation_score(seen[2], seen[0], seen[1]).ratio,
+    }
+
+
+def real_and_drawn(model: TextToImage, split: str, n: int, seed: int, **sampling: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Real pictures, other real pictures, and generated ones, N of each: (N, 3, S, S)."""
+    grammar = grammar_of(model)
+    real, again = (CaptionedShapes(split, model.image_size, seed + k, length=n, grammar=grammar) for k in (0, 1))
+    drawn = model.sample([again.caption(i) for i in range(n)], 1, seed=seed, **sampling).cpu()
+    return real.images(range(n)), again.images(range(n)), drawn
+
+
 def sweep(model: TextToImage, split: str = "heldout", n: int = 500, seed: int = 0) -> list[dict]:
     """Accuracy and diversity at refinement steps 0, 5, 20 and guidance scales 1, 2, 5."""
     judge = load_judge(model.image_size).to(model.device)
@@ -117,6 +152,18 @@ def _cell(name: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{100 * value:.1f} %" if name in (*SINGLE, "all") else f"{value:.2f}"
     return str(value)
+
+
+def realism_lines(marks: dict[str, Any]) -> str:
+    """What `realism` found, in words."""
+    generated, real = (marks[f"kernel_distance{which}"] for which in ("", "_real"))
+    return (
+        f"kernel distance of generated pictures {generated.value:.4f} ({generated.low:.4f} to {generated.high:.4f}), "
+        f"of real ones {real.value:.4f} ({real.low:.4f} to {real.high:.4f})\n"
+        f"precision {marks['precision']:.2f}, recall {marks['recall']:.2f}, distance to the nearest training picture "
+        f"{marks['memorisation']:.2f} times that of new real pictures\n"
+        f"({marks['n']} pictures of each; features: {marks['features']})"
+    )
 
 
 def accuracy_rows(marks: dict) -> list[dict[str, Any]]:

@@ -194,6 +194,11 @@ def test_numbers_of_evaluate(refuse, option, value):
     assert f"{option}={value} is out of range; use" in refuse("evaluate", "--model", "tiny", f"--{option}={value}")
 
 
+def test_a_sweep_has_steps_and_scales_of_its_own(refuse):
+    message = refuse("evaluate", "--model", "tiny", "--sweep", "--guidance_scale", 2)
+    assert "leave out --steps_per_sample, --guidance_scale" in message
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [

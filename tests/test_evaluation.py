@@ -222,3 +222,19 @@ def test_cards_show_the_marks_and_no_name_of_the_machine(monkeypatch):
     for text in (card, short):
         assert text.startswith("# tiny-gan\n") and "Apache-2.0" in text
         assert not platform.node() or platform.node() not in text
+
+
+def test_realism_tells_a_bad_painter_from_new_real_pictures(few, monkeypatch):
+    monkeypatch.setattr(evaluation, "efficientnet_features", lambda images: images[:, :, ::4, ::4].flatten(1))
+    marks = evaluation.realism(Painter(), n=60, seed=1)
+    assert marks["kernel_distance_real"].low < 0.02 and marks["n"] == 60 and marks["features"]
+    assert 0.5 < marks["memorisation"] < 1.5  # real pictures are as near to real pictures as others are
+    noise = Painter()
+    noise.sample = lambda texts, *rest, **more: torch.rand(len(texts), 3, 32, 32) * 2 - 1
+    bad = evaluation.realism(noise, n=60, seed=1)
+    assert (
+        bad["kernel_distance"].low > marks["kernel_distance"].value
+        and bad["precision"] < 0.2
+        and bad["memorisation"] > 1.5
+    )
+    assert "kernel distance of generated pictures" in evaluation.realism_lines(bad)

@@ -87,15 +87,14 @@ def test_guidance_goes_from_the_empty_caption_through_the_prompt_and_beyond(mode
     assert (prompt - empty).norm() > 0.1
 
 
-def test_every_sample_of_a_prompt_is_refined_by_chance_of_its_own(model, heard):
-    z = torch.zeros(3, 8)
-    kicks = torch.randn(1, 3, 8)
-    assert len(model.refine(z, (model.encode_text(PROMPTS[:1]).expand(3, -1), None), kicks).unique(dim=0)) == 3
-    heard.clear()
-    model.sample(PROMPTS[0], 3, steps_per_sample=1)
-    start, end = heard[0][0], heard[-1][0]
-    moves = (end - start).detach()
-    assert moves.abs().min(1).values.max() > 0 and len(moves.unique(dim=0)) == 3
+def test_every_picture_is_refined_by_chance_of_its_own(model, monkeypatch):
+    given = []
+    monkeypatch.setattr(model, "refine", lambda z, caption, kicks: given.append((z, kicks)) or z)
+    model.sample(PROMPTS[:2], 3, steps_per_sample=2, seed=1)
+    ((z, kicks),) = given
+    assert kicks.shape == (2, 6, 8)
+    every = torch.cat([z, kicks.flatten(0, 1)])
+    assert len(every.unique(dim=0)) == 18, "neither steps nor pictures share their chance, nor take it from the start"
 
 
 @pytest.mark.parametrize(
@@ -194,6 +193,16 @@ def test_search_finds_noise_that_draws_the_given_picture(model):
         random = (model.generator(torch.randn(500, 8), condition[:1].expand(500, -1)) - image).square()
         found = (model.generator(model.search(image, torch.randn(4, 8), (condition, None)), condition) - image).square()
     assert found.flatten(1).mean(1).max() < 0.1 * random.flatten(1).mean(1).min()
+
+
+def test_search_begins_with_the_best_of_many_starts(model, monkeypatch):
+    monkeypatch.setattr("course_lib.text_to_image.SEARCH_STEPS", 0)
+    condition = model.encode_text(PROMPTS[:1]).expand(8, -1)
+    with torch.no_grad():
+        image = model.generator(torch.randn(1, 8), condition[:1])[0]
+        random = (model.generator(torch.randn(500, 8), condition[:1].expand(500, -1)) - image).square()
+        found = (model.generator(model.search(image, torch.randn(8, 8), (condition, None)), condition) - image).square()
+    assert found.flatten(1).mean(1).max() < random.flatten(1).mean(1).quantile(0.2)
 
 
 def test_sampling_from_a_picture_stays_near_it(model):
