@@ -7,6 +7,7 @@ It is written beside its place and renamed into it, so at every moment one whole
 
 import json
 import os
+import reprlib
 import shutil
 import sys
 import types
@@ -273,5 +274,5 @@ def _convert(value: Any, kind: Any, name: str) -> Any:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = reprlib.repr(value)  # shortens while it writes: a nest of YAML aliases would never end
     return text if len(text) <= 60 else f"{text[:57]}..."

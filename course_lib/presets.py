@@ -9,7 +9,7 @@ from typing import Any
 
 from course_lib.checkpoint import dataclass_from_dict
 from course_lib.data.shapes import CaptionedShapes
-from course_lib.errors import CourseError, nearest
+from course_lib.errors import CourseError, nearest, require_range
 from course_lib.image_encoder import ImageEncoderConfig
 from course_lib.metrics import JudgeConfig
 from course_lib.text_encoder import TextEncoderConfig
@@ -43,7 +43,10 @@ class FitConfig:
     seed: int = 0
 
     def __post_init__(self):
-        TrainConfig(**vars(self))  # the same limits
+        require_range("steps", self.steps, 1, 10**8)
+        require_range("batch_size", self.batch_size, 2, 10_000)
+        require_range("learning_rate", self.learning_rate, 1e-9, 1)
+        require_range("seed", self.seed, 0, 2**32 - 1)
 
 
 @dataclass(frozen=True)

@@ -320,4 +320,7 @@ def load_text_encoder(name_or_path: str | Path, device: torch.device | str = "cp
     encoder = TextEncoder(dataclass_from_dict(TextEncoderConfig, config["text_encoder"], folder / "config.json"))
     prefix = "text_encoder."
     load_weights(encoder, {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}, folder)
-    return encoder.to(device).eval().requires_grad_(False), Tokenizer.load(folder / "tokenizer.json")
+    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    if tokenizer.vocab_size > encoder.config.vocab_size:
+        raise CourseError(f'"{folder}" has a tokenizer of another model; copy the folder again')
+    return encoder.to(device).eval().requires_grad_(False), tokenizer

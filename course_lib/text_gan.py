@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, ModuleList
 
-from course_lib.errors import CourseError, nearest
+from course_lib.errors import CourseError, nearest, require_range
 from course_lib.images import require_image_size
 from course_lib.layers import (
     BatchNorm2d,
@@ -30,8 +30,7 @@ from course_lib.text_encoder import attention
 def _require_sizes(config, names: tuple[str, ...]) -> None:
     """Sizes that are positive and small enough that a hostile configuration can't ask for all memory."""
     for name in names:
-        if not 1 <= getattr(config, name) <= 4096:
-            raise CourseError(f"{name}={getattr(config, name)} is out of range; use 1 to 4096")
+        require_range(name, getattr(config, name), 1, 256 if name == "width" else 2048)
 
 
 def _require_conditioning(config, known: tuple[str, ...]) -> None:

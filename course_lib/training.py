@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from course_lib.checkpoint import load_checkpoint, save_checkpoint
-from course_lib.errors import CourseError
+from course_lib.errors import CourseError, require_range
 from course_lib.fit import require_finite
 from course_lib.images import from_uint8, make_grid, save_image
 from course_lib.losses import (
@@ -30,6 +30,15 @@ from course_lib.losses import (
 )
 from course_lib.optim import Adam, WeightAverage
 from course_lib.text_gan import Discriminator, Generator
+
+RANGES = (  # of the settings of `TrainConfig`: names, smallest, largest
+    (("steps", "r1_every", "checkpoint_every", "sample_every"), 1, 10**8),
+    (("batch_size",), 2, 10_000),
+    (("learning_rate",), 1e-9, 1),
+    (("constant", "average_decay", "text_dropout"), 0, 1),
+    (("r1_weight", "text_noise", "mode_seeking_weight", "mse_weight"), 0, 10**6),
+    (("seed",), 0, 2**32 - 1),
+)
 
 
 @dataclass(frozen=True)
@@ -74,16 +83,11 @@ class TrainConfig:
     sample_every: int = 250
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "r1_every", "checkpoint_every", "sample_every"):
-            if not 1 <= getattr(self, name) <= 10**8:
-                raise CourseError(f"{name}={getattr(self, name)} is out of range; use 1 or more")
-        if not 0 < self.learning_rate <= 1:
-            raise CourseError(f"learning_rate={self.learning_rate} is out of range; use 0.0001 to 0.01")
+        for names, low, high in RANGES:
+            for name in names:
+                require_range(name, getattr(self, name), low, high)
         if self.batch_size % 2:
             raise CourseError(f"batch_size={self.batch_size} is odd; each caption is drawn twice, so use an even one")
-        for name in ("constant", "average_decay", "text_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise CourseError(f"{name}={getattr(self, name)} is out of range; use 0 to 1")
 
 
 class EmbeddedPictures:
@@ -269,9 +273,12 @@ class AdversarialTrainer:
                 start = f"{name}/"
                 part.load_state_dict({k.removeprefix(start): x for k, x in tensors.items() if k.startswith(start)})
         except (RuntimeError, ValueError, KeyError) as error:
-            told = str(error).splitlines()[0]
+            told = " ".join(str(error).split())[:200]
             raise CourseError(f'"{folder}" is a training state of another architecture: {told}') from error
-        self.steps_done, self.seconds = int(config["steps_done"]), float(config["seconds"])
+        done, seconds = config.get("steps_done"), config.get("seconds")
+        if type(done) is not int or not 0 <= done <= self.config.steps or type(seconds) not in (int, float):
+            raise CourseError(f'"{folder}" is damaged: steps_done={done}, seconds={seconds}; start a new run')
+        self.steps_done, self.seconds = done, float(seconds)
 
 
 Listener = Callable[[AdversarialTrainer, dict[str, float]], None]
@@ -325,7 +332,7 @@ class MetricsLog:
     def __init__(self, path: Path, steps_done: int = 0):
         kept = []
         if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines()[:steps_done]:
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[:steps_done]:
                 kept.append(line + "\n")
         path.write_text("".join(kept), encoding="utf-8")
         self.path = path

@@ -24,6 +24,7 @@ from course_lib.checkpoint import (
 )
 from course_lib.errors import CourseError
 from course_lib.layers import BatchNorm2d, Linear
+from course_lib.text_encoder import TextEncoderConfig
 
 OLD, NEW = {"weight": torch.zeros(2, 3)}, {"weight": torch.ones(2, 3)}
 
@@ -407,3 +408,12 @@ def test_config_from_json():
 def test_wrong_configs_are_refused_in_words(values, message):
     with pytest.raises(CourseError, match=message):
         dataclass_from_dict(Settings, values, "config.json")
+
+
+def test_a_value_that_would_be_endless_in_print_is_told_in_short():
+    bomb = ["lol"]
+    for _ in range(60):
+        bomb = [bomb, bomb]  # 2 ** 60 words, written out
+    with pytest.raises(CourseError) as told:
+        dataclass_from_dict(TextEncoderConfig, {"vocab_size": bomb}, "config.yaml")
+    assert len(str(told.value)) < 300

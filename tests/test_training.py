@@ -253,7 +253,17 @@ def test_states_of_other_runs_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"batch_size": -1}, {"learning_rate": 0.0}, {"text_dropout": 2.0}, {"batch_size": 7}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"batch_size": -1},
+        {"learning_rate": 0.0},
+        {"text_dropout": 2.0},
+        {"batch_size": 7},
+        {"batch_size": 10**8},
+        {"seed": -1},
+        {"mse_weight": -1.0},
+    ],
 )
 def test_impossible_settings_are_named(wrong):
     name, value = next(iter(wrong.items()))
@@ -272,3 +282,13 @@ def test_generators_that_read_tokens_are_given_them():
     before = generator.attention.key_value.weight.clone()
     train(trainer, data, progress=None)
     assert not torch.equal(before, generator.attention.key_value.weight)
+
+
+@pytest.mark.parametrize("damage", [{"steps_done": -5}, {"steps_done": 10**30}, {"steps_done": None}, {"seconds": "x"}])
+def test_damaged_states_are_refused(tmp_path, damage):
+    trainer = small_trainer()
+    trainer.save(tmp_path / "state")
+    config = json.loads((tmp_path / "state" / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "state" / "config.json").write_text(json.dumps({**config, **damage}), encoding="utf-8")
+    with pytest.raises(CourseError, match="damaged"):
+        trainer.load(tmp_path / "state")
