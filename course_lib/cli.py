@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_argument("--model", help="a name under data/checkpoints or a folder (default shapes-32)")
     generate.add_argument("--n_samples", type=int, help="pictures for each prompt (default 4)")
     generate.add_argument("--steps_per_sample", type=int, help="refinement steps (default 0: plain GAN sampling)")
-    generate.add_argument("--guidance_scale", type=float, help="how far to overstate the prompt (default 1: not)")
+    generate.add_argument("--guidance_scale", type=float, help="how strongly refinement follows the prompt (default 1)")
     generate.add_argument("--image", type=Path, help="a picture to begin from; the prompt changes it")
     generate.add_argument("--mask", type=Path, help="a picture, white where --image is to be painted anew")
     generate.add_argument("--seed", type=int, help="another seed, other pictures (default 0)")

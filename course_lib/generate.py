@@ -81,6 +81,8 @@ def generate(config: GenerateConfig) -> list[Path]:
         mask,
     ).cpu()
     warn_of_unknown_words(model, config)
+    if config.guidance_scale != 1 and config.steps_per_sample == 0:
+        print("note: guidance_scale guides refinement; without steps_per_sample it does nothing", file=sys.stderr)
     print(f"{len(pictures)} pictures in {time.monotonic() - started:.2f} s")
     return save(pictures, config) if config.save_samples else []
 

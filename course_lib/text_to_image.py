@@ -1,8 +1,8 @@
 """A sentence in, pictures out: the whole model behind one class. Built in chapter 14.
 
 `TextToImage` holds the four trained parts (tokenizer, text encoder, generator, discriminator) and the ways to draw:
-plain GAN sampling in one pass, refinement of the noise in several steps under the discriminator's eye, guidance that
-overstates the caption, and starting from a picture.
+plain GAN sampling in one pass, refinement of the noise in several steps under the discriminator's eye, guidance of that
+refinement by the caption, and starting from a picture.
 """
 
 from collections.abc import Iterable, Sequence
@@ -168,8 +168,9 @@ class TextToImage(Module):
             texts: a prompt or several.
             n_samples: pictures for each prompt.
             steps_per_sample: refinement steps on the noise (see `refine`); 0 is plain GAN sampling.
-            guidance_scale: how far to overstate the prompt, from the empty caption through the prompt and beyond; 1
-                is the prompt itself. (Not classifier-free guidance: that mixes two predictions of a denoiser.)
+            guidance_scale: how strongly refinement follows the prompt: the discriminator's logit is extrapolated from
+                the empty caption (0) to the prompt (1) and beyond. Without refinement steps it does nothing. (Not
+                classifier-free guidance: that extrapolates the predictions of a denoiser.)
             image: (3, S, S) in [-1, 1]: begin with noise that draws a picture near this one, then follow the text.
             seed: the same seed gives the same pictures, whatever the batch size.
             batch_size: pictures computed at a time.
@@ -192,8 +193,7 @@ class TextToImage(Module):
             )
         if mask is not None and (image is None or mask.shape != image.shape[1:]):
             raise CourseError("mask goes with an image of the same height and width; give both")
-        # lerp, empty + guidance_scale * (prompt - empty), is exact at 0 and 1
-        conditions = torch.lerp(self.unconditional(), self.encode_text(texts), float(guidance_scale))  # (N, E)
+        conditions = self.encode_text(texts)  # (N, E)
         conditions = conditions.repeat_interleave(n_samples, 0)  # (N * n_samples, E)
         tokens = None
         if self.generator.reads_tokens:
@@ -207,30 +207,34 @@ class TextToImage(Module):
                 z = self.search(image.to(self.device), z, caption, None if mask is None else mask.to(self.device))
             # each picture has its own source of chance, whatever else is in its batch
             kicks = [torch.randn(steps_per_sample, z_size, generator=step_random(seed, int(row) + 1)) for row in rows]
-            z = self.refine(z, caption, torch.stack(kicks, 1).to(self.device))
+            z = self.refine(z, caption, torch.stack(kicks, 1).to(self.device), guidance_scale)
             with torch.no_grad():
                 drawn = self.generator(z, *caption)
             pictures.append(drawn if mask is None else torch.where(mask.to(drawn.device), drawn, image.to(drawn)))
         return torch.cat(pictures)
 
-    def refine(self, z: Tensor, caption: Caption, kicks: Tensor) -> Tensor:
+    def refine(self, z: Tensor, caption: Caption, kicks: Tensor, guidance_scale: float = 1.0) -> Tensor:
         """Langevin steps on the noise under the discriminator's logit.
 
         Each step climbs log p(z) + logit(G(z), caption): the density of noises whose pictures the discriminator
-        takes for real. It needs a logit that estimates a log density ratio, which BCE training gives.
+        takes for real. It needs a logit that estimates a log density ratio, which BCE training gives. The difference
+        between the logits with the caption and with the empty one is what the caption adds: guidance multiplies it.
 
         Args:
             z: (B, Z); caption: for each its embedding, and its tokens or None; kicks: (steps, B, Z) from N(0, 1), the
                 random part of each step.
+            guidance_scale: see `sample`.
         Returns:
             (B, Z).
         Source: Che et al. 2020, arXiv:2003.06060, algorithm 1.
         """
+        empty = self.unconditional().expand_as(caption[0])
         for kick in kicks:
             z = z.detach().requires_grad_(True)
             with torch.enable_grad():
-                logits = self.discriminator(self.generator(z, *caption), caption[0])
-                energy = z.square().sum() / 2 - logits.sum()
+                features = self.discriminator.features(self.generator(z, *caption))
+                with_text, without = (self.discriminator.match(features, text) for text in (caption[0], empty))
+                energy = z.square().sum() / 2 - torch.lerp(without, with_text, float(guidance_scale)).sum()
                 (gradient,) = torch.autograd.grad(energy, z)
             z = z - REFINE_STEP / 2 * gradient + REFINE_STEP**0.5 * kick
         return z.detach()
