@@ -32,6 +32,7 @@ from course_lib.training import step_random
 
 REFINE_STEP = 0.05  # length of one refinement step, in units of the noise's variance
 SEARCH_STEPS, SEARCH_RATE, SEARCH_STARTS = 60, 0.1, 64  # searching the noise for a given picture
+SEARCH_PRIOR = 0.01  # what a nat of the discriminator's doubt is worth, in mean squared difference of pixels
 Caption = tuple[Tensor, Tensor | None]  # embedding (B, E), and tokens (B, T, E) for generators that read them
 MAX_SEED = 2**32 - 1
 MAX_BYTES = 10**9  # of all the pictures that one call draws
@@ -242,8 +243,9 @@ class TextToImage(Module):
     def search(self, image: Tensor, z: Tensor, caption: Caption, mask: Tensor | None = None) -> Tensor:
         """Noise that makes the generator draw, for this caption, a picture near a given one.
 
-        What the caption says is drawn as it says; what it leaves open (where, how large, on what ground) is taken
-        from the picture. First the best of some random starts, then Adam on the pixels' mean squared error.
+        What the caption says is drawn as it says; what it leaves open (the ground, say) is taken from the picture, as
+        far as the noise reaches. First the best of some random starts, then Adam on the pixels' mean squared error,
+        while the discriminator sees to it that what the caption asks for does not vanish.
 
         Args:
             image: (3, S, S) in [-1, 1]; z: (B, Z) where to start from; caption: as for `refine`.
@@ -260,8 +262,10 @@ class TextToImage(Module):
         optimizer = Adam([z], lr=SEARCH_RATE)
         with torch.enable_grad():
             for _ in range(SEARCH_STEPS):
-                drawn = self.generator(z, *caption) * counts
-                loss = len(z) * mse_loss(drawn, (image * counts).expand_as(drawn)) + 1e-3 * z.square().mean(1).sum()
+                drawn = self.generator(z, *caption)
+                far = len(z) * mse_loss(drawn * counts, (image * counts).expand_as(drawn))
+                unlike = z.square().sum() / 2 - self.discriminator(drawn, caption[0]).sum()  # as in `refine`
+                loss = far + SEARCH_PRIOR * unlike
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

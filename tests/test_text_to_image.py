@@ -8,8 +8,9 @@ import torch
 from tiny import tiny_model
 
 from course_lib.checkpoint import CONFIG, TENSORS, find_checkpoint, load_checkpoint, save_checkpoint
+from course_lib.data.captions import SINGLE
 from course_lib.errors import CourseError
-from course_lib.evaluation import load_judge
+from course_lib.evaluation import load_judge, pictures_like
 from course_lib.text_gan import Discriminator, DiscriminatorConfig
 from course_lib.text_to_image import MAX_BYTES, TextToImage
 
@@ -197,7 +198,13 @@ def test_where_the_discriminator_has_no_opinion_the_noise_stays_normal(model, mo
     assert abs(z.mean().item()) < 0.03 and z.std().item() == pytest.approx(1, abs=0.03)
 
 
-def test_search_finds_noise_that_draws_the_given_picture(model):
+@pytest.fixture
+def quiet(monkeypatch):
+    """The tiny model's discriminator shouts; here only the pixels shall count."""
+    monkeypatch.setattr("course_lib.text_to_image.SEARCH_PRIOR", 1e-5)
+
+
+def test_search_finds_noise_that_draws_the_given_picture(model, quiet):
     condition = model.encode_text(PROMPTS[:1]).expand(4, -1)
     with torch.no_grad():
         image = model.generator(torch.randn(1, 8), condition[:1])[0]
@@ -216,7 +223,7 @@ def test_search_begins_with_the_best_of_many_starts(model, monkeypatch):
     assert found.flatten(1).mean(1).max() < random.flatten(1).mean(1).quantile(0.2)
 
 
-def test_sampling_from_a_picture_stays_near_it(model):
+def test_sampling_from_a_picture_stays_near_it(model, quiet):
     image = model.sample(PROMPTS[1], 1, seed=9)[0]
     distances = [(model.sample(PROMPTS[0], 8, image=start) - image).square().mean() for start in (image, None)]
     assert distances[0] < 0.3 * distances[1]
@@ -360,3 +367,14 @@ def test_a_generator_that_reads_tokens_draws_and_is_loaded_again(tmp_path):
     loaded = TextToImage.from_pretrained(model.save_pretrained(tmp_path / "model"))
     assert torch.equal(loaded.sample(PROMPTS[:2], 2, steps_per_sample=1), pictures)
     assert loaded.sample(PROMPTS[0], 1, image=pictures[0]).shape == (1, 3, 32, 32)
+
+
+def test_the_shipped_model_takes_from_a_picture_what_the_prompt_leaves_open():
+    model, judge = TextToImage.from_pretrained("shapes-32"), load_judge(32)
+    for background in SINGLE["background"]:
+        scene = {"size": "large", "color": "blue", "shape": "circle", "position": "center", "background": background}
+        drawn = model.sample("a yellow star", 8, image=pictures_like(scene, 32, seed=1)[0])
+        seen = judge.read(drawn)  # (8, A)
+        wanted = judge.labels([{**scene, "color": "yellow", "shape": "star"}])
+        right = (seen == wanted).float().mean(0)  # of size, color, shape, position, background
+        assert right[1] == 1 and right[2] > 0.8 and right[4] == 1, (background, right)
