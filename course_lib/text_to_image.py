@@ -25,6 +25,7 @@ from course_lib.data.captions import words_of
 from course_lib.errors import CourseError, require_range
 from course_lib.losses import mse_loss
 from course_lib.optim import Adam
+from course_lib.pretrained import PretrainedConfig, PretrainedTextEncoder, PretrainedTokenizer
 from course_lib.text_encoder import TextEncoder, TextEncoderConfig, embed_captions, embed_tokens
 from course_lib.text_gan import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 from course_lib.tokenizer import Tokenizer
@@ -57,8 +58,8 @@ class TextToImage(Module):
         self,
         generator: Generator,
         discriminator: Discriminator,
-        text_encoder: TextEncoder,
-        tokenizer: Tokenizer,
+        text_encoder: TextEncoder | PretrainedTextEncoder,
+        tokenizer: Tokenizer | PretrainedTokenizer,
         vocabulary: Iterable[str] = (),
         training: dict[str, Any] | None = None,
     ):
@@ -92,7 +93,10 @@ class TextToImage(Module):
         if not all(x.isfinite().all() for x in tensors.values()):
             raise CourseError(f'"{folder}" has weights that are not finite, so its training failed; train it again')
         model = cls._from_config(config, folder)
-        load_weights(model, {name: value.float() for name, value in tensors.items()}, folder)
+        tensors = {name: value.float() for name, value in tensors.items()}
+        if isinstance(model.text_encoder, PretrainedTextEncoder):  # has its weights from where it lives
+            tensors |= {f"text_encoder.{name}": value for name, value in model.text_encoder.state_dict().items()}
+        load_weights(model, tensors, folder)
         return model.to(device)
 
     @classmethod
@@ -102,13 +106,21 @@ class TextToImage(Module):
         def part(name: str, config_class: type) -> Any:
             return dataclass_from_dict(config_class, config.get(name), f"{folder / CONFIG}, {name}")
 
-        encoder, tokenizer = part("text_encoder", TextEncoderConfig), Tokenizer.load(folder / "tokenizer.json")
         vocabulary, facts = config.get("vocabulary", []), config.get("training", {})
-        if tokenizer.vocab_size > encoder.vocab_size or type(vocabulary) is not list or type(facts) is not dict:
-            raise CourseError(f'"{folder / CONFIG}" is damaged or of another tokenizer.json; copy both again')
+        if type(vocabulary) is not list or type(facts) is not dict:
+            raise CourseError(f'"{folder / CONFIG}" is damaged; copy it again')
+        described = config.get("text_encoder")
+        if isinstance(described, dict) and "source" in described:
+            encoder = PretrainedTextEncoder(part("text_encoder", PretrainedConfig).source)
+            tokenizer = encoder.tokenizer
+        else:
+            encoder = TextEncoder(part("text_encoder", TextEncoderConfig))
+            tokenizer = Tokenizer.load(folder / "tokenizer.json")
+            if tokenizer.vocab_size > encoder.config.vocab_size:
+                raise CourseError(f'"{folder / CONFIG}" is damaged or of another tokenizer.json; copy both again')
         generator = Generator(part("generator", GeneratorConfig))
         discriminator = Discriminator(part("discriminator", DiscriminatorConfig))
-        return cls(generator, discriminator, TextEncoder(encoder), tokenizer, map(str, vocabulary), facts)
+        return cls(generator, discriminator, encoder, tokenizer, map(str, vocabulary), facts)
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> Path:
         """Write the model as a checkpoint folder.
@@ -116,12 +128,18 @@ class TextToImage(Module):
         Args:
             folder: where.
             card: the model card, Markdown, saved as README.md.
+
+        A `PretrainedTextEncoder` is saved by name: who loads the model needs its package or folder too.
         """
         config = {"kind": "text-to-image", "image_size": self.image_size}
         config |= {name: vars(getattr(self, name).config) for name in ("generator", "discriminator", "text_encoder")}
         config |= {"vocabulary": sorted(self.vocabulary), "training": self.training_facts}
-        files = {"tokenizer.json": self.tokenizer.to_json(), "README.md": card}
-        return save_checkpoint(folder, self.state_dict(), config, files)
+        tensors, files = self.state_dict(), {"README.md": card}
+        if isinstance(self.text_encoder, PretrainedTextEncoder):
+            tensors = {name: x for name, x in tensors.items() if not name.startswith("text_encoder.")}
+        else:
+            files["tokenizer.json"] = self.tokenizer.to_json()
+        return save_checkpoint(folder, tensors, config, files)
 
     @property
     def image_size(self) -> int:

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from course_lib import pretrained
+from course_lib.checkpoint import load_checkpoint
+from course_lib.data import CaptionedShapes
 from course_lib.errors import CourseError
 from course_lib.pretrained import (
     MINILM,
@@ -16,7 +18,11 @@ from course_lib.pretrained import (
     from_tensorflow,
     read_efficientnet,
 )
+from course_lib.recipes import embed
 from course_lib.text_encoder import embed_captions
+from course_lib.text_gan import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
+from course_lib.text_to_image import TextToImage
+from course_lib.training import AdversarialTrainer, TrainConfig, train
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -109,6 +115,21 @@ def test_it_takes_the_place_of_our_own_encoder(folder):
     assert torch.equal(embed_captions(encoder, encoder.tokenizer, captions), encoder.embed(captions))
     assert torch.equal(encoder.embed(["A  RED circle"]), encoder.embed(["a red circle"]))  # one spelling
     assert encoder.embed([]).shape == (0, 16)
+
+
+def test_a_gan_that_listens_to_it_is_trained_saved_and_loaded(folder, tmp_path):
+    encoder = PretrainedTextEncoder(folder)
+    size = encoder.config.width
+    generator = Generator(GeneratorConfig(16, 8, size, 8, 4))
+    discriminator = Discriminator(DiscriminatorConfig(16, size, 4, 8))
+    trainer = AdversarialTrainer(generator, discriminator, TrainConfig(steps=2, batch_size=4))
+    data = embed(CaptionedShapes(image_size=16, length=8), encoder, encoder.tokenizer, torch.device("cpu"))
+    train(trainer, data, progress=None)
+    model = TextToImage(trainer.average.model, discriminator, encoder, encoder.tokenizer)
+    saved_model = model.save_pretrained(tmp_path / "gan")
+    assert not any(name.startswith("text_encoder") for name in load_checkpoint(saved_model)[0])
+    again = TextToImage.from_pretrained(saved_model)
+    assert torch.equal(again.sample("a red star", 2), model.sample("a red star", 2))
 
 
 def test_the_empty_caption_has_a_vector_and_a_long_one_is_refused(folder):
