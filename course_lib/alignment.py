@@ -6,14 +6,19 @@ vector of a caption is pulled to the vector of its picture and pushed from those
 """
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from course_lib.image_encoder import ImageEncoder
+from course_lib.checkpoint import dataclass_from_dict, find_checkpoint, load_checkpoint, load_weights
+from course_lib.image_encoder import ImageEncoder, ImageEncoderConfig
+from course_lib.layers import average_pool2d
 from course_lib.losses import contrastive_loss
-from course_lib.text_encoder import TextEncoder
+from course_lib.text_encoder import TextEncoder, embed_captions, load_text_encoder
+from course_lib.tokenizer import Tokenizer
 
 
 class AlignmentModel(Module):
@@ -42,6 +47,34 @@ class AlignmentModel(Module):
         same = (ids[:, None] == ids[None]).all(-1)  # (B, B): equal captions are no negatives
         scale = self.log_scale.exp().clamp(max=100.0)
         return contrastive_loss(unit(self.image_encoder(images)), unit(pooled), scale, same)
+
+    @torch.no_grad()
+    def similarity(self, images: Tensor, captions: Sequence[str], tokenizer: Tokenizer) -> Tensor:
+        """How well each picture fits each caption: images (B, 3, S, S), N captions -> cosines (B, N) in [-1, 1].
+
+        Larger pictures are averaged down to the size that the model knows.
+        """
+        images = average_pool2d(images, images.shape[-1] // self.image_encoder.config.image_size)
+        texts = embed_captions(self.text_encoder, tokenizer, captions)
+        return unit(self.image_encoder(images.to(texts.device))) @ unit(texts).T
+
+
+def load_alignment(name_or_path: str | Path, device: torch.device | str = "cpu") -> tuple[AlignmentModel, Tokenizer]:
+    """A trained alignment model, frozen and in eval mode, with its tokenizer.
+
+    Args:
+        name_or_path: a name under data/checkpoints/, such as "align-shapes-32", or a folder.
+        device: where it shall compute.
+    Raises:
+        CourseError: no such checkpoint, or one of another kind.
+    """
+    encoder, tokenizer = load_text_encoder(name_or_path)
+    folder = find_checkpoint(name_or_path)
+    tensors, config = load_checkpoint(folder)
+    image_config = dataclass_from_dict(ImageEncoderConfig, config.get("image_encoder"), folder / "config.json")
+    model = AlignmentModel(encoder, ImageEncoder(image_config))
+    load_weights(model, tensors, folder)
+    return model.to(device).eval().requires_grad_(False), tokenizer
 
 
 def unit(vectors: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import argparse
 import warnings
 from pathlib import Path
 
+from course_lib.alignment import load_alignment
 from course_lib.data import CaptionedEmoji, CaptionedFolder, CaptionedShapes
 from course_lib.data.audit import AuditReport, audit
 from course_lib.data.captions import vocabulary
@@ -40,8 +41,11 @@ def command_audit(options: argparse.Namespace) -> int:
 def audit_of(what: str, n: int) -> AuditReport:
     """The audit of a data set of the course, by name, or of a folder; what is held out is compared with it."""
     if what in OWN:
-        words = vocabulary() if what == "shapes" else None
-        return audit(OWN[what]("train", IMAGE_SIZE), n, OWN[what]("heldout", IMAGE_SIZE), words)
+        pictures, exam = (OWN[what](split, IMAGE_SIZE) for split in ("train", "heldout"))
+        if what != "shapes":
+            return audit(pictures, n, exam)
+        model, tokenizer = load_alignment("align-shapes-32")
+        return audit(pictures, n, exam, vocabulary(), lambda images, texts: model.similarity(images, texts, tokenizer))
     if not Path(what).expanduser().is_dir():
         raise CourseError(f'"{what}" is not a folder; give one, or {" or ".join(OWN)}')
     with warnings.catch_warnings():

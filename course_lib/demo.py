@@ -137,6 +137,7 @@ def run_demo(seconds: float, out: Path, device: torch.device) -> Path:
     print(format_table(rows))
     report = {"rows": rows, "live": live.training_facts, "prompts": {p: is_heldout(p) for p in PROMPTS}}
     (out / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"\n   -> {out / 'report.json'}\n\nNext (.venv/bin/ before it where the shell does not find it):")
-    print('   course generate "a small red ring at the center on navy"')
+    print(f"\n   -> {out / 'report.json'}\n")
+    print('Next: course generate "a small red ring at the center on navy"')
+    print("      (.venv/bin/course where the shell does not find it)")
     return out

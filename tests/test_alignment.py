@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from course_lib.alignment import AlignmentModel, retrieval, unit
+from course_lib.alignment import AlignmentModel, load_alignment, retrieval, unit
 from course_lib.checkpoint import find_checkpoint, load_checkpoint, load_weights
 from course_lib.data.shapes import CaptionedShapes
+from course_lib.errors import CourseError
 from course_lib.fit import fit
 from course_lib.image_encoder import ImageEncoder, ImageEncoderConfig
 from course_lib.optim import Adam
@@ -127,3 +128,16 @@ def test_the_shipped_model_finds_captions_that_it_was_not_trained_on():
     texts = embed_captions(encoder.eval(), tokenizer, captions)
     assert retrieval(pictures, texts) >= 0.9
     assert retrieval(pictures, texts, 1) <= retrieval(pictures, texts, 5) <= retrieval(pictures, texts, 10) <= 1
+
+
+def test_the_shipped_model_tells_which_caption_fits():
+    model, tokenizer = load_alignment("align-shapes-32")
+    pictures = CaptionedShapes("heldout", 64, length=20)
+    cosines = model.similarity(pictures.images(range(20)), [pictures.caption(i) for i in range(20)], tokenizer)
+    assert cosines.shape == (20, 20) and cosines.abs().max() <= 1.001
+    assert (cosines.argmax(1) == torch.arange(20)).all()
+
+
+def test_a_checkpoint_without_pictures_is_no_alignment():
+    with pytest.raises(CourseError):
+        load_alignment("gpt-captions")
