@@ -262,7 +262,7 @@ def text_files() -> Iterator[Path]:
 
 
 def test_no_file_names_a_folder_of_one_machine():
-    home = re.compile(rb"/(?:home|Users)/[a-z]\w*/|/root/|/work/|[A-Z]:\\+Users\\|/tmp/ipykernel|/ipykernel_\d")
+    home = re.compile(rb"/(?:home|Users)/[a-z]\w*/|/root/|[A-Z]:\\+Users\\|/tmp/ipykernel|/ipykernel_\d")
     suffixes = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".ipynb", ".txt", ".cfg", ""}
     guilty = [
         f"{path.relative_to(ROOT)}: {found.group().decode()}"

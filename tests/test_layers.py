@@ -54,6 +54,11 @@ def test_conv2d(settings, kernel):
     assert_same(layers.conv2d, F.conv2d, [input, weight], **settings)
 
 
+def test_conv2d_of_more_pictures_than_fit_the_cache():
+    input, weight = random(2 * layers.IN_CACHE + 3, 2, 5, 5), random(4, 2, 3, 3, seed=1)
+    assert_same(layers.conv2d, F.conv2d, [input, weight, random(4, seed=2)], padding=1)
+
+
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (2, 3), (4, 4)])
 @pytest.mark.parametrize(
     "settings",
