@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import socket
 
 # Read once, when torch and matplotlib are imported. Passive threads sleep while they wait: on a busy machine spinning
@@ -18,6 +19,10 @@ from course_lib.torchvision_ops import ensure_torchvision_ops  # noqa: E402
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
 ensure_torchvision_ops()  # the tests themselves import transformers and torchmetrics to compare with
+
+
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that; the tests of Ctrl-C need it heard.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
