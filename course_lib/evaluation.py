@@ -11,6 +11,7 @@ from course_lib.data.captions import SINGLE
 from course_lib.data.shapes import CaptionedShapes
 from course_lib.image_metrics import kernel_distance, precision_recall
 from course_lib.metrics import AttributeJudge, JudgeConfig, attribute_accuracy, diversity_ratio
+from course_lib.presets import ShapesConfig
 from course_lib.pretrained import FEATURES, efficientnet_features
 from course_lib.provenance import memorisation_score
 from course_lib.text_to_image import TextToImage
@@ -101,14 +102,15 @@ def realism(model: TextToImage, split: str = "heldout", n: int = 500, seed: int 
 
     Returns:
         kernel_distance and kernel_distance_real (new real pictures against real ones: the best there is), each with its
-        95 % interval; precision and recall; memorisation (see `provenance.memorisation_score`), on pixels and the
-        captions of the training split; features and n, without which the distances mean nothing.
+        95 % interval; precision and recall; memorisation (see `provenance.memorisation_score`), on pixels, captions of
+        the training split and the first 5,000 training pictures; and features and n, without which distances mean
+        nothing.
     Raises:
         CourseError: the packages of the extra `eval` are not installed.
     """
     real, again, drawn = (efficientnet_features(x) for x in real_and_drawn(model, split, n, seed, **sampling))
     precision, recall = precision_recall(real, drawn)
-    seen = real_and_drawn(model, "train", n, seed, **sampling)
+    fresh, _, copies = real_and_drawn(model, "train", n, seed + 1, **sampling)  # of the kind that was trained on
     return {
         "n": n,
         "features": FEATURES,
@@ -116,8 +118,15 @@ def realism(model: TextToImage, split: str = "heldout", n: int = 500, seed: int 
         "kernel_distance_real": kernel_distance(real, again),
         "precision": precision,
         "recall": recall,
-        "memorisation": memorisation_score(seen[2], seen[0], seen[1]).ratio,
+        "memorisation": memorisation_score(copies, training_pictures(model), fresh).ratio,
     }
+
+
+def training_pictures(model: TextToImage, most: int = 5000) -> Tensor:
+    """The first pictures that the model was trained on, drawn anew from its own record: (N, 3, S, S)."""
+    record = dataclass_from_dict(ShapesConfig, model.training_facts.get("data", {}), "the model's training data")
+    dataset = record.dataset()
+    return dataset.images(range(min(most, len(dataset))))
 
 
 def real_and_drawn(model: TextToImage, split: str, n: int, seed: int, **sampling: Any) -> tuple[Tensor, Tensor, Tensor]:
