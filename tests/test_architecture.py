@@ -16,7 +16,7 @@ LIBRARY = ROOT / "course_lib"
 # Bottom floor first: a module imports only modules on the left of it or above it. A new module gets its place here.
 ORDER = """
     images
-    data.captions data.shapes data.emoji data.folder data.audit data
+    data.captions data.pictures data.shapes data.emoji data.folder data.audit data
     losses
     optim
     layers
@@ -46,6 +46,7 @@ READY_MADE = re.compile(
 )
 MAX_LINES_OF_A_MODULE = 250  # lines of code: what explains them is not counted
 MAX_LINES = 4500
+MAX_LINES_WITH_COMMANDS = 5100  # the top floor has its own limit: commands must not grow unseen either
 
 
 def name_of(path: Path) -> str:
@@ -230,6 +231,8 @@ def test_a_module_is_small(name):
 def test_the_library_is_small():
     """The rooms that chapters build; commands, presets and widgets on the top floor are not read as a course is."""
     assert sum(map(lines_of_code, [*CHAPTERS, *CELLAR])) <= MAX_LINES
+    everything = [name for name in MODULES if name.split(".")[0] not in ("widgets", "checks")]
+    assert sum(map(lines_of_code, everything)) <= MAX_LINES_WITH_COMMANDS
 
 
 @each_module
@@ -262,7 +265,7 @@ def text_files() -> Iterator[Path]:
 
 
 def test_no_file_names_a_folder_of_one_machine():
-    home = re.compile(rb"/(?:home|Users)/[a-z]\w*/|/root/|[A-Z]:\\+Users\\|/tmp/ipykernel|/ipykernel_\d")
+    home = re.compile(rb"/(?:root|home/[a-z]\w*|Users/[a-z]\w*)/|[A-Z]:\\+Users\\|/tmp/ipykernel|/ipykernel_\d")
     suffixes = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".ipynb", ".txt", ".cfg", ""}
     guilty = [
         f"{path.relative_to(ROOT)}: {found.group().decode()}"

@@ -25,9 +25,9 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from course_lib.data.captions import LANGUAGES
+from course_lib.data.pictures import CaptionedPictures
 from course_lib.errors import CourseError, nearest
 from course_lib.images import from_uint8, prepare_image, require_image_size, to_uint8
 
@@ -286,7 +286,7 @@ def _write_whole(path: Path, data: bytes) -> None:
         raise CourseError(f"{told}; set COURSE_CACHE to a folder that can") from error
 
 
-class CaptionedEmoji(Dataset):
+class CaptionedEmoji(CaptionedPictures):
     """Emoji with their names as captions; the interface of `CaptionedShapes`.
 
     Args:
@@ -330,10 +330,6 @@ class CaptionedEmoji(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, str]:
-        index = range(len(self))[index]  # negative indices, IndexError past the end
-        return self.images([index])[0], self.caption(index)
-
     def attributes(self, index: int) -> dict[str, str]:
         """Gender, role and skin tone of people, the name of other things, and the style."""
         style, emoji = self.rows[index]
@@ -342,7 +338,7 @@ class CaptionedEmoji(Dataset):
     def caption(self, index: int) -> str:
         """The caption of one picture."""
         style, emoji = self.rows[index]
-        language = self.language if self.language != "both" else LANGUAGES[(index + self.seed) % 2]
+        language = self.language_of(index)
         return emoji.caption(language) + STYLE_ENDINGS[style, language]
 
     def images(self, indices: list[int] | range, device: str | torch.device = "cpu") -> Tensor:

@@ -12,9 +12,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from course_lib.data.captions import GRAMMARS, LANGUAGES, PAIR, SINGLE, STYLES, describe
+from course_lib.data.pictures import CaptionedPictures
 from course_lib.errors import CourseError, nearest
 from course_lib.images import require_image_size
 
@@ -148,7 +148,7 @@ def draw_object(
     return canvas * (1 - coverage) + rgb[:, :, None, None] * coverage
 
 
-class CaptionedShapes(Dataset):
+class CaptionedShapes(CaptionedPictures):
     """Pictures of shapes with captions and exact attributes.
 
     Args:
@@ -205,17 +205,13 @@ class CaptionedShapes(Dataset):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, str]:
-        index = range(len(self))[index]  # negative indices, IndexError past the end
-        return self.images([index])[0], self.caption(index)
-
     def attributes(self, index: int) -> dict[str, str]:
         """Attribute -> value of one picture."""
         return dict(zip(self.names, self.combinations[self.order[index]], strict=True))
 
     def caption(self, index: int) -> str:
         """The caption of one picture."""
-        language = self.language if self.language != "both" else LANGUAGES[(index + self.seed) % 2]
+        language = self.language_of(index)
         return describe(self.attributes(index), language, self.style, seed=f"{self.seed}/{self.split}/{index}")
 
     def images(self, indices: list[int] | range, device: str | torch.device = "cpu") -> Tensor:
