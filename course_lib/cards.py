@@ -3,14 +3,44 @@
 import platform
 from typing import Any
 
-from course_lib.evaluation import accuracy_rows, format_table
-from course_lib.presets import GanPreset, Preset, get_preset
-from course_lib.text_to_image import TextToImage
-
-LICENCE = (
-    "Licence: Apache-2.0, weights included. The training pictures are computed by `course_lib/data/shapes.py`; "
-    "no one else's data is in this model."
+from course_lib.marks import marks_text
+from course_lib.models import AnyModel
+from course_lib.presets import (
+    CaptionsPreset,
+    DataConfig,
+    DiffusionPreset,
+    EmojiConfig,
+    GanPreset,
+    Preset,
+    get_preset,
 )
+
+WATTS_A_CORE = 10  # of a busy CPU core, a usual figure for a laptop or a server
+WATTS_A_GPU = 500
+ATTRIBUTION = {
+    "twemoji": "Twemoji graphics: Copyright 2019 Twitter, Inc and other contributors, licensed under "
+    "CC-BY 4.0 (https://creativecommons.org/licenses/by/4.0/), brought to the model's size on white.",
+    "openmoji": "All OpenMoji emojis designed by OpenMoji (https://openmoji.org), the open-source emoji and icon "
+    "project, licensed under CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/), brought to the model's "
+    "size on white.",
+}
+GRID_FILE = "samples.png"
+GRID_PROMPTS, GRID_SAMPLES = 8, 8  # rows and columns of the sample grid
+
+
+def licence(preset: Preset) -> str:
+    """Licence of the weights, and attribution of the training pictures."""
+    data = getattr(preset, "data", None)
+    if not isinstance(data, EmojiConfig):
+        return (
+            "Licence: Apache-2.0, weights included. The training pictures are computed by `course_lib/data/shapes.py`; "
+            "no one else's data is in this model."
+        )
+    names = "The names are Unicode CLDR's (Unicode License v3), through the package `emoji`."
+    if isinstance(preset, CaptionsPreset):
+        return f"Licence: Apache-2.0, weights included. {names} It has seen no pictures."
+    # the text encoder of every emoji model has seen both styles
+    return "\n\n".join([f"Licence of the weights: CC BY-SA 4.0. {names}", *ATTRIBUTION.values()])
 
 
 def machine() -> str:
@@ -23,15 +53,24 @@ def machine() -> str:
     return f"{platform.system()} {platform.machine()}, {accelerator}, torch {torch.__version__}"
 
 
+def energy_wh(seconds: float) -> float:
+    """Energy of a training on this machine in watt-hours: an estimate from usual figures, nothing is metered."""
+    import torch
+
+    watts = WATTS_A_GPU if torch.cuda.is_available() else WATTS_A_CORE * torch.get_num_threads()
+    return watts * seconds / 3600
+
+
 def how_made(name: str, preset: Preset, seconds: float) -> str:
-    """The lines every card has: the command that repeats it, settings, time, machine."""
+    """The lines every card has: the command that repeats it, settings, time, machine, energy."""
     settings = ", ".join(f"{key} {value}" for key, value in vars(preset.train).items())
     usual = vars(get_preset(name).train)
     changes = "".join(f" --{key} {value}" for key, value in vars(preset.train).items() if value != usual[key])
     return "\n".join(
         [
             f"Made by `course train --preset {name}{changes} --out runs/{name}` ({settings})",
-            f"in {seconds / 60:.0f} minutes on {machine()}.",
+            f"in {seconds / 60:.0f} minutes on {machine()}; about {energy_wh(seconds):.1f} Wh, if a busy core draws",
+            f"{WATTS_A_CORE} W and a GPU {WATTS_A_GPU} W.",
         ]
     )
 
@@ -39,39 +78,81 @@ def how_made(name: str, preset: Preset, seconds: float) -> str:
 def short_card(name: str, preset: Preset, scores: dict[str, float], seconds: float) -> str:
     """The card of a model that is a part: text encoder, alignment, judge."""
     rows = "\n".join(f"- {what}: {value:.4f}" for what, value in scores.items())
-    return f"# {name}\n\nThis model {preset.about}.\n\n{how_made(name, preset, seconds)}\n\n{rows}\n\n{LICENCE}\n"
+    return (
+        f"# {name}\n\nThis model {preset.about}.\n\n{how_made(name, preset, seconds)}\n\n{rows}\n\n{licence(preset)}\n"
+    )
 
 
-def model_card(name: str, preset: GanPreset, marks: dict[str, Any], seconds: float, model: TextToImage) -> str:
-    """The card of a text-to-image model, with the marks that `evaluate` gave it."""
-    sizes = {
-        part: sum(p.numel() for p in getattr(model, part).parameters())
-        for part in ("generator", "discriminator", "text_encoder")
-    }
+def grid_prompts(data: DataConfig) -> list[str]:
+    """Captions that no generator was trained on, for the sample grid."""
+    exam = data.dataset("heldout")
+    return [exam.caption(i) for i in range(GRID_PROMPTS)]
+
+
+def model_card(
+    name: str, preset: GanPreset | DiffusionPreset, marks: dict[str, Any], seconds: float, model: AnyModel
+) -> str:
+    """The card of a text-to-image model, with the marks that `marks_of` gave it."""
+    sizes = {part: sum(p.numel() for p in module.parameters()) for part, module in model.named_children()}
+    prompts = "\n".join(f"{i}. {prompt}" for i, prompt in enumerate(grid_prompts(preset.data), 1))
+    sampling = ", ".join(f"{key} {marks[key]}" for key in ("steps_per_sample", "guidance_scale") if key in marks)
     return f"""# {name}
 
-A text-to-image GAN that {preset.about}. Its text encoder is `{preset.text_encoder}`, frozen.
+A text-to-image model that {preset.about}. Its text encoder is `{preset.text_encoder}`, frozen.
 Parameters: {", ".join(f"{part.replace('_', ' ')} {count:,}" for part, count in sizes.items())}.
 
 {how_made(name, preset, seconds)}
 
+## Samples
+
+![{GRID_SAMPLES} pictures for each of {GRID_PROMPTS} held-out captions, one caption a row]({GRID_FILE})
+
+Drawn with seed 0, none left out, from captions that were not trained on:
+
+{prompts}
+
 ## Marks
 
-Share of pictures on which `judge-{model.image_size}`, a classifier trained on real pictures only, sees what the caption
-said; attribute combinations of the split "{marks["split"]}", each picture from a caption and noise of its own,
-seed {marks["seed"]}, `steps_per_sample=0`, `guidance_scale=1`:
+{about_marks(preset.data, model.image_size)}
+Seed {marks["seed"]}; sampling: {sampling or "one pass, without refinement"}.
 
-{format_table(accuracy_rows(marks))}
-
-Diversity (mean distance between two pictures of one caption, generated over real): {marks["diversity"]:.2f}
+{marks_text(marks)}
 
 `course evaluate --model {name}` repeats these figures.
 
 ## Limits
 
-It knows captions of single shapes in English and Chinese, and nothing else; it draws something for any other sentence
-too, and `course generate` warns about words it has never read. In training a caption always named color and shape, and
-left each of size, position and background unsaid one time in ten; captions that say less are drawn worse.
+{limits(preset.data)}
 
-{LICENCE}
+{licence(preset)}
 """
+
+
+def about_marks(data: DataConfig, image_size: int) -> str:
+    """How the marks below were found."""
+    if isinstance(data, EmojiConfig):
+        return (
+            "A linear map from features of EfficientNet-Lite0 to MiniLM embeddings of names, fitted on real training "
+            "pictures only, looks for each picture's own name among others. Held-out are people whose gender, role and "
+            "skin tone never meet in training; the skin tone is read by a small network that saw real pictures only."
+        )
+    return (
+        f"Share of pictures on which `judge-{image_size}`, a classifier trained on real pictures only, sees what the "
+        "caption said; combinations that were not trained on, each picture from a caption and noise of its own."
+    )
+
+
+def limits(data: DataConfig) -> str:
+    """What the model cannot do."""
+    if isinstance(data, EmojiConfig):
+        return (
+            "It knows the names of emoji in English, and nothing else. Most names have one picture only, which it has "
+            "learned by heart; new are combinations of gender, role and skin tone, and of words in names. It repeats "
+            "the choices of Unicode and of the emoji's designers about how people look. It can draw no real person."
+        )
+    return (
+        "It knows captions of the grammar of shapes in English and Chinese, and nothing else; it draws something for "
+        "any other sentence too, and `course generate` warns about words it has never read. In training a caption "
+        "always named color and shape, and left each of size, position and background unsaid one time in ten; captions "
+        "that say less are drawn worse."
+    )

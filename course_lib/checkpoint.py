@@ -28,6 +28,7 @@ CHECKPOINTS = Path(__file__).resolve().parent.parent / "data" / "checkpoints"
 TENSORS, CONFIG = "model.safetensors", "config.json"
 REMEDY = "copy it again or train it again"
 TEXT_FILES = {".json", ".jsonl", ".md", ".txt"}
+CARD_FILES = TEXT_FILES | {".png"}  # what may lie beside the weights: a card has pictures too
 Config = TypeVar("Config")
 
 
@@ -91,7 +92,7 @@ def _require_replaceable(folder: Path, names: set[str]) -> None:
     if not folder.is_dir():
         raise CourseError(f'"{folder}" is a file; choose a folder for the checkpoint')
     there = [path for path in folder.iterdir() if path.is_dir() or not path.name.startswith(".")]
-    strangers = [p.name for p in there if p.is_dir() or (p.name not in names and p.suffix not in TEXT_FILES)]
+    strangers = [p.name for p in there if p.is_dir() or (p.name not in names and p.suffix not in CARD_FILES)]
     if strangers or (there and not (folder / TENSORS).exists()):
         found = (strangers or [path.name for path in there])[0]
         raise CourseError(f'"{folder}" holds "{found}", which would be lost; choose another folder for the checkpoint')

@@ -60,9 +60,11 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", default="heldout", choices=("heldout", "train"))
     evaluate.add_argument("--n", type=int, default=2000, help="pictures for each kind of caption (default 2000)")
     evaluate.add_argument("--seed", type=int, default=0)
-    evaluate.add_argument("--steps_per_sample", type=int, default=0)
-    evaluate.add_argument("--guidance_scale", type=float, default=1.0)
-    evaluate.add_argument("--sweep", action="store_true", help="instead: steps 0, 5, 20 and guidance scales 1, 2, 5")
+    evaluate.add_argument("--steps_per_sample", type=int, help="default: the model's own")
+    evaluate.add_argument("--guidance_scale", type=float, help="default: the model's own")
+    evaluate.add_argument(
+        "--sweep", action="store_true", help="instead: several steps and guidance scales (shapes only)"
+    )
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
     audit = commands.add_parser("audit", help="is a data set fit for training?")
@@ -96,7 +98,7 @@ SETTINGS = {  # of training, each the same name as the preset's field
 def command_demo(options: argparse.Namespace) -> None:
     """`course demo`."""
     from course_lib.demo import run_demo
-    from course_lib.recipes import choose_device
+    from course_lib.runs import choose_device
 
     require_range("seconds", options.seconds, 1, 86_400)
     run_demo(options.seconds, options.out, choose_device(options.device or "auto"))
@@ -104,7 +106,7 @@ def command_demo(options: argparse.Namespace) -> None:
 
 def command_train(options: argparse.Namespace) -> None:
     """`course train`."""
-    from course_lib.recipes import choose_device, resume_run, start_run
+    from course_lib.runs import choose_device, resume_run, start_run
 
     changes = {name: getattr(options, name) for name in SETTINGS if getattr(options, name) is not None}
     device = choose_device(options.device or "auto")
@@ -143,31 +145,25 @@ def command_generate(options: argparse.Namespace) -> None:
 
 def command_evaluate(options: argparse.Namespace) -> None:
     """`course evaluate`."""
-    from course_lib.evaluation import accuracy_rows, evaluate, format_table, realism, realism_lines, sweep
-    from course_lib.recipes import choose_device
-    from course_lib.text_to_image import MAX_SEED, TextToImage
+    from course_lib.evaluation import format_table, sweep
+    from course_lib.marks import marks_of, marks_text
+    from course_lib.models import load_model
+    from course_lib.runs import choose_device
+    from course_lib.text_to_image import MAX_SEED
 
     require_range("n", options.n, 1, 20_000)
     require_range("seed", options.seed, 0, MAX_SEED)
-    sampling = {"steps_per_sample": options.steps_per_sample, "guidance_scale": options.guidance_scale}
-    if options.sweep and sampling != {"steps_per_sample": 0, "guidance_scale": 1}:
+    sampling = {name: getattr(options, name) for name in ("steps_per_sample", "guidance_scale")}
+    sampling = {name: value for name, value in sampling.items() if value is not None}
+    if options.sweep and sampling:
         raise CourseError("--sweep tries steps and scales of its own; leave out --steps_per_sample, --guidance_scale")
-    model = TextToImage.from_pretrained(options.model, choose_device(options.device or "auto"))
+    model = load_model(options.model, choose_device(options.device or "auto"))
     if options.sweep:
         rows = sweep(model, options.split, options.n, options.seed)
         print(json.dumps(rows, indent=2) if options.json else format_table(rows))
         return
-    marks = {"model": options.model, **evaluate(model, options.split, options.n, options.seed, **sampling)}
-    try:
-        marks["realism"] = realism(model, options.split, min(options.n, 500), options.seed, **sampling)
-        lines = realism_lines(marks["realism"])
-    except CourseError as error:  # without the extra packages the rest is still worth reading
-        marks["realism"], lines = None, f"no kernel distance: {error}"
-    if options.json:
-        print(json.dumps(marks, indent=2))
-    else:
-        diversity = f"diversity, generated over real: {marks['diversity']:.2f}"
-        print(f"{format_table(accuracy_rows(marks))}\n\n{diversity}\n{lines}")
+    marks = {"model": options.model, **marks_of(model, options.split, options.n, options.seed, **sampling)}
+    print(json.dumps(marks, indent=2) if options.json else marks_text(marks))
 
 
 def read_text(option: str, path: Path) -> str:

@@ -16,11 +16,13 @@ from course_lib.data.captions import parse, vocabulary
 from course_lib.data.shapes import combinations
 from course_lib.evaluation import accuracy, diversity, format_table, load_judge
 from course_lib.images import image_grid_figure, save_figure
+from course_lib.listeners import SampleGrids
+from course_lib.long_recipes import embed, new_trainer
 from course_lib.presets import get_preset
-from course_lib.recipes import embed, new_trainer, require_parts, writable_folder
+from course_lib.runs import require_parts, writable_folder
 from course_lib.text_encoder import embed_captions, load_text_encoder
 from course_lib.text_to_image import TextToImage
-from course_lib.training import AdversarialTrainer, SampleGrids, train
+from course_lib.training import AdversarialTrainer, train
 
 SHIPPED, LIVE = "shapes-32", "shapes-32-live"
 PROMPTS = (

@@ -9,9 +9,10 @@ from torch import Tensor
 from course_lib.checkpoint import dataclass_from_dict, find_checkpoint, load_checkpoint, load_weights
 from course_lib.data.captions import SINGLE
 from course_lib.data.shapes import CaptionedShapes
+from course_lib.diffusion import DiffusionTextToImage
 from course_lib.image_metrics import kernel_distance, precision_recall
 from course_lib.metrics import AttributeJudge, JudgeConfig, attribute_accuracy, diversity_ratio
-from course_lib.presets import ShapesConfig
+from course_lib.presets import data_of
 from course_lib.pretrained import FEATURES, efficientnet_features
 from course_lib.provenance import memorisation_score
 from course_lib.text_to_image import TextToImage
@@ -24,6 +25,8 @@ PAPERS = {
     "Chinese, unseen wording": ("zh", "unseen"),
 }
 DIVERSITY_CAPTIONS, DIVERSITY_SAMPLES = 64, 8
+SWEEP = (0, 5, 20), (1.0, 2.0, 5.0)  # steps of refinement and guidance scales
+DIFFUSION_SWEEP = (10, 50), (1.0, 1.5, 2.0, 3.0, 5.0)  # steps from noise to picture and guidance scales
 
 
 def load_judge(image_size: int) -> AttributeJudge:
@@ -124,8 +127,7 @@ def realism(model: TextToImage, split: str = "heldout", n: int = 500, seed: int 
 
 def training_pictures(model: TextToImage, most: int = 5000) -> Tensor:
     """The first pictures that the model was trained on, drawn anew from its own record: (N, 3, S, S)."""
-    record = dataclass_from_dict(ShapesConfig, model.training_facts.get("data", {}), "the model's training data")
-    dataset = record.dataset()
+    dataset = data_of(model.training_facts).dataset()
     return dataset.images(range(min(most, len(dataset))))
 
 
@@ -138,10 +140,10 @@ def real_and_drawn(model: TextToImage, split: str, n: int, seed: int, **sampling
 
 
 def sweep(model: TextToImage, split: str = "heldout", n: int = 500, seed: int = 0) -> list[dict]:
-    """Accuracy and diversity at refinement steps 0, 5, 20 and guidance scales 1, 2, 5."""
+    """Accuracy and diversity at several numbers of steps and guidance scales."""
     judge = load_judge(model.image_size).to(model.device)
     rows = []
-    for steps, scale in itertools.product((0, 5, 20), (1.0, 2.0, 5.0)):
+    for steps, scale in itertools.product(*(DIFFUSION_SWEEP if isinstance(model, DiffusionTextToImage) else SWEEP)):
         sampling = {"steps_per_sample": steps, "guidance_scale": scale}
         marks = accuracy(model, judge, split, n, seed=seed, **sampling)
         rows.append({**sampling, "n": n, "all": marks["all"], "diversity": diversity(model, split, seed, **sampling)})

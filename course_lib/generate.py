@@ -10,10 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
+from course_lib.data.captions import words_of
 from course_lib.errors import CourseError
 from course_lib.images import make_grid, prepare_image, save_image
+from course_lib.models import AnyModel, load_model, who_knows
 from course_lib.provenance import provenance_text
-from course_lib.recipes import choose_device, writable_folder
+from course_lib.runs import choose_device, writable_folder
 from course_lib.text_to_image import TextToImage
 
 WARNINGS = 10  # the most words that are warned of
@@ -29,7 +31,8 @@ class GenerateConfig:
         image_size, z_size: the model's own, or None; a different number is refused.
         batch_size: pictures computed at a time.
         n_samples: pictures for each prompt.
-        steps_per_sample, guidance_scale, seed: see `TextToImage.sample`.
+        steps_per_sample, guidance_scale: see the model's `sample`; None: its own defaults.
+        seed: of the noise.
         image: a picture to begin from, or None.
         mask: a picture that is white where `image` is to be painted anew, or None.
         save_samples: whether to write files.
@@ -43,8 +46,8 @@ class GenerateConfig:
     z_size: int | None = None
     batch_size: int = 64
     n_samples: int = 4
-    steps_per_sample: int = 0
-    guidance_scale: float = 1.0
+    steps_per_sample: int | None = None
+    guidance_scale: float | None = None
     seed: int = 0
     image: str | None = None
     mask: str | None = None
@@ -63,32 +66,38 @@ def generate(config: GenerateConfig) -> list[Path]:
     """
     if not config.texts:
         raise CourseError('there is no prompt; say what to draw: course generate "a small red circle"')
-    model = TextToImage.from_pretrained(config.model_path, choose_device(config.device))
-    for name, own in (("image_size", model.image_size), ("z_size", model.generator.config.z_size)):
-        if getattr(config, name) not in (None, own):
-            raise CourseError(f"{name}={getattr(config, name)}, but {config.model_path} has {own}; leave it out")
+    model = load_model(config.model_path, choose_device(config.device))
+    require_fit(model, config)
     image = prepare_image(config.image, model.image_size) if config.image else None
     mask = prepare_image(config.mask, model.image_size).mean(0) > 0 if config.mask else None  # (S, S)
     started = time.monotonic()
-    pictures = model.sample(
-        config.texts,
-        config.n_samples,
-        config.steps_per_sample,
-        config.guidance_scale,
-        image,
-        config.seed,
-        config.batch_size,
-        mask,
-    ).cpu()
+    names = ("n_samples", "steps_per_sample", "guidance_scale", "seed", "batch_size")
+    given = {name: getattr(config, name) for name in names} | {"image": image, "mask": mask}
+    pictures = model.sample(config.texts, **{k: v for k, v in given.items() if v is not None}).cpu()
     warn_of_unknown_words(model, config)
-    if config.guidance_scale != 1 and config.steps_per_sample == 0:
+    if isinstance(model, TextToImage) and config.guidance_scale not in (None, 1) and not config.steps_per_sample:
         print("note: guidance_scale guides refinement; without steps_per_sample it does nothing", file=sys.stderr)
     print(f"{len(pictures)} pictures in {time.monotonic() - started:.2f} s")
     return save(pictures, config) if config.save_samples else []
 
 
-def warn_of_unknown_words(model: TextToImage, config: GenerateConfig) -> None:
-    """Say which words the model has never read; it draws all the same."""
+def require_fit(model: AnyModel, config: GenerateConfig) -> None:
+    """CourseError if a setting is not for this model."""
+    own = {"image_size": model.image_size, "z_size": None}
+    if isinstance(model, TextToImage):
+        own["z_size"] = model.generator.config.z_size
+    elif config.mask is not None:
+        raise CourseError(
+            f"mask is given, but {config.model_path} cannot paint a part anew; use a GAN, or leave it out"
+        )
+    for name, value in own.items():
+        if getattr(config, name) not in (None, value):
+            has = "has none" if value is None else f"has {value}"
+            raise CourseError(f"{name}={getattr(config, name)}, but {config.model_path} {has}; leave it out")
+
+
+def warn_of_unknown_words(model: AnyModel, config: GenerateConfig) -> None:
+    """Say which words the model has never read, and which model has; it draws all the same."""
     words = list(dict.fromkeys(word for text in config.texts for word in model.unknown_words(text)))
     for word in words[:WARNINGS]:
         close = difflib.get_close_matches(word, model.vocabulary, n=1)
@@ -96,6 +105,9 @@ def warn_of_unknown_words(model: TextToImage, config: GenerateConfig) -> None:
         print(f'warning: {config.model_path} has never read "{word}"{hint}', file=sys.stderr)
     if len(words) > WARNINGS:
         print(f"warning: nor {len(words) - WARNINGS} more words", file=sys.stderr)
+    others = who_knows([word for text in config.texts for word in words_of(text)]) if words else []
+    if others:
+        print(f"hint: {others[0]} has read every word of this: --model {others[0]}", file=sys.stderr)
 
 
 def save(pictures: Tensor, config: GenerateConfig) -> list[Path]:

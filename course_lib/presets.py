@@ -8,13 +8,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from course_lib.checkpoint import dataclass_from_dict
+from course_lib.data.captions import vocabulary, words_of
+from course_lib.data.emoji import CaptionedEmoji
 from course_lib.data.shapes import CaptionedShapes
+from course_lib.diffusion_training import DiffusionTrainConfig
 from course_lib.errors import CourseError, nearest, require_range
+from course_lib.gan import DCGANConfig
 from course_lib.image_encoder import ImageEncoderConfig
 from course_lib.metrics import JudgeConfig
 from course_lib.text_encoder import TextEncoderConfig
 from course_lib.text_gan import DiscriminatorConfig, GeneratorConfig
 from course_lib.training import TrainConfig
+from course_lib.unet import DiffusionConfig
+from course_lib.vae import VAEConfig
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,53 @@ class ShapesConfig:
     def dataset(self, split: str = "train") -> CaptionedShapes:
         """The data set it describes."""
         return CaptionedShapes(split=split, **vars(self))
+
+    def vocabulary(self) -> frozenset[str]:
+        """The words that its captions can hold."""
+        return vocabulary()
+
+
+@dataclass(frozen=True)
+class EmojiConfig:
+    """Which captioned emoji to train on; the arguments of `CaptionedEmoji`."""
+
+    image_size: int = 32
+    style: str = "twemoji"
+    language: str = "en"
+    seed: int = 0
+
+    def dataset(self, split: str = "train") -> CaptionedEmoji:
+        """The data set it describes."""
+        return CaptionedEmoji(split=split, **vars(self))
+
+    def vocabulary(self) -> frozenset[str]:
+        """The words of its training captions."""
+        dataset = self.dataset()
+        return frozenset(word for i in range(len(dataset)) for word in words_of(dataset.caption(i)))
+
+
+DataConfig = ShapesConfig | EmojiConfig
+DATA_SETS = {"shapes": ShapesConfig, "emoji": EmojiConfig}
+
+
+def data_record(data: DataConfig) -> dict[str, Any]:
+    """What a checkpoint keeps of its training data; `data_of` reads it."""
+    name = next(name for name, kind in DATA_SETS.items() if type(data) is kind)
+    return {"data_set": name, **vars(data)}
+
+
+def data_of(training_facts: dict[str, Any]) -> DataConfig:
+    """The training data of a model, as its checkpoint records it; the shapes if it says nothing.
+
+    Raises:
+        CourseError: the record is damaged.
+    """
+    record = training_facts.get("data")
+    record = dict(record) if isinstance(record, dict) else {}
+    kind = record.pop("data_set", "shapes")
+    if kind not in DATA_SETS:
+        raise CourseError(f'the model\'s training data, "{kind}", is unknown; {nearest(str(kind), DATA_SETS)}')
+    return dataclass_from_dict(DATA_SETS[kind], record, "the model's training data")
 
 
 @dataclass(frozen=True)
@@ -55,19 +108,23 @@ class CaptionsPreset:
 
     about: str
     text_encoder: TextEncoderConfig
-    data: ShapesConfig = ShapesConfig()
+    data: DataConfig = ShapesConfig()
     train: FitConfig = FitConfig()
 
 
 @dataclass(frozen=True)
 class AlignmentPreset:
-    """A text encoder that goes on to learn, with an image encoder, which caption belongs to which picture."""
+    """A text encoder that goes on to learn, with an image encoder, which caption belongs to which picture.
+
+    `shift` moves each picture by up to so many pixels: few pictures look like more.
+    """
 
     about: str
     text_encoder: str
     image_encoder: ImageEncoderConfig
-    data: ShapesConfig = ShapesConfig()
+    data: DataConfig = ShapesConfig()
     train: FitConfig = FitConfig()
+    shift: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,6 +137,26 @@ class JudgePreset:
 
 
 @dataclass(frozen=True)
+class VAEPreset:
+    """A variational autoencoder; it does not listen to captions."""
+
+    about: str
+    vae: VAEConfig
+    data: ShapesConfig = ShapesConfig()
+    train: FitConfig = FitConfig()
+
+
+@dataclass(frozen=True)
+class DCGANPreset:
+    """A GAN that draws whatever it likes; it does not listen to captions."""
+
+    about: str
+    players: DCGANConfig
+    data: ShapesConfig = ShapesConfig()
+    train: FitConfig = FitConfig()
+
+
+@dataclass(frozen=True)
 class GanPreset:
     """A text-to-image GAN that listens to a frozen text encoder."""
 
@@ -87,12 +164,25 @@ class GanPreset:
     text_encoder: str
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig
-    data: ShapesConfig = ShapesConfig()
+    data: DataConfig = ShapesConfig()
     train: TrainConfig = TrainConfig()
 
 
-Preset = CaptionsPreset | AlignmentPreset | JudgePreset | GanPreset
+@dataclass(frozen=True)
+class DiffusionPreset:
+    """A stage of text-to-image diffusion. With `base`, the model whose pictures it doubles in size."""
+
+    about: str
+    text_encoder: str
+    unet: DiffusionConfig
+    data: DataConfig = ShapesConfig()
+    train: DiffusionTrainConfig = DiffusionTrainConfig()
+    base: str | None = None
+
+
+Preset = CaptionsPreset | AlignmentPreset | JudgePreset | VAEPreset | DCGANPreset | GanPreset | DiffusionPreset
 TEXT_SIZE = 96  # width of the text encoder, so length of a caption's embedding
+EMOJI_TEXT_SIZE = 128
 
 PRESETS: dict[str, Preset] = {
     "judge-32": JudgePreset("reads attributes off pictures of 32 x 32", JudgeConfig(32), FitConfig(steps=2000)),
@@ -123,6 +213,53 @@ PRESETS: dict[str, Preset] = {
         DiscriminatorConfig(32, text_size=TEXT_SIZE),
         ShapesConfig(length=8000),
         TrainConfig(steps=2000),
+    ),
+    "vae-shapes-32": VAEPreset(
+        "draws shapes from points of a latent space",
+        VAEConfig(32, latent_size=32),
+        ShapesConfig(captions="canonical"),
+        FitConfig(steps=3000, batch_size=64),
+    ),
+    "gan-shapes-32": DCGANPreset(
+        "draws shapes from noise, a DCGAN",
+        DCGANConfig(32),
+        ShapesConfig(captions="canonical"),
+        FitConfig(steps=3000, batch_size=64, learning_rate=5e-4),
+    ),
+    "shapes-32-diffusion": DiffusionPreset(
+        "draws the full grammar of shapes at 32 x 32 by diffusion, the first stage of a small Imagen",
+        "align-shapes-32",
+        DiffusionConfig(32, TEXT_SIZE, width=32),
+    ),
+    "shapes-64-diffusion": DiffusionPreset(
+        "draws the full grammar of shapes at 64 x 64 by diffusion in two stages, a small Imagen",
+        "align-shapes-32",
+        DiffusionConfig(64, TEXT_SIZE, width=24, super_resolution=True),
+        ShapesConfig(64),
+        DiffusionTrainConfig(steps=6000, batch_size=32),
+        base="shapes-32-diffusion",
+    ),
+    "gpt-emoji": CaptionsPreset(
+        "foretells the next token of the names of emoji",
+        TextEncoderConfig(vocab_size=1024, context_length=64, width=EMOJI_TEXT_SIZE, heads=4, layers=2),
+        EmojiConfig(style="both"),
+        FitConfig(steps=600, batch_size=64),
+    ),
+    "align-emoji-64": AlignmentPreset(
+        "knows which name belongs to which emoji",
+        "gpt-emoji",
+        ImageEncoderConfig(64, 24, EMOJI_TEXT_SIZE),
+        EmojiConfig(64, style="both"),
+        FitConfig(steps=2000),
+        shift=4,
+    ),
+    "emoji-32": GanPreset(
+        "draws Twemoji by their names at 32 x 32",
+        "align-emoji-64",
+        GeneratorConfig(32, text_size=EMOJI_TEXT_SIZE, condition_size=128, width=64),
+        DiscriminatorConfig(32, text_size=EMOJI_TEXT_SIZE, width=64),
+        EmojiConfig(32),
+        TrainConfig(steps=10_000, learning_rate=6e-4, mode_seeking_weight=0.0, mse_weight=10.0, shift=2),
     ),
 }
 

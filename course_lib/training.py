@@ -5,7 +5,6 @@ listeners after every step: they draw sample grids, write metrics, save checkpoi
 a generator seeded with (seed, t); a resumed run therefore continues bit for bit without saving any generator's state.
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from course_lib.checkpoint import load_checkpoint, save_checkpoint
 from course_lib.errors import CourseError, require_range
 from course_lib.fit import require_finite
-from course_lib.images import from_uint8, make_grid, save_image
+from course_lib.images import from_uint8
 from course_lib.losses import (
     discriminator_loss,
     generator_loss,
@@ -37,6 +36,7 @@ RANGES = (  # of the settings of `TrainConfig`: names, smallest, largest
     (("learning_rate",), 1e-9, 1),
     (("constant", "average_decay", "text_dropout"), 0, 1),
     (("r1_weight", "text_noise", "mode_seeking_weight", "mse_weight"), 0, 10**6),
+    (("shift",), 0, 16),
     (("seed",), 0, 2**32 - 1),
 )
 
@@ -59,8 +59,10 @@ class TrainConfig:
         text_noise: standard deviation of noise on the embeddings (whose own is about 1): a caption in words never read
             lies near, not on, one that was (conditioning augmentation: Zhang et al. 2017, arXiv:1612.03242).
         mode_seeking_weight: of the loss that makes different noise draw different pictures.
-        mse_weight: of a pixel MSE between the generated picture and the real one with the same caption. 0 in every
-            shipped model: there is no such pair (see lesson 09).
+        mse_weight: of a pixel MSE between the generated picture and the real one with the same caption. It makes sense
+            only where a caption has one picture (emoji); where it has many their mean is a blur (see lesson 09).
+        shift: the discriminator sees every picture, real or generated, moved by up to so many pixels: few pictures
+            look like more (Zhao et al. 2020, arXiv:2006.10738).
         seed: of everything random.
         checkpoint_every, sample_every: steps between checkpoints and between sample grids.
     """
@@ -78,6 +80,7 @@ class TrainConfig:
     text_noise: float = 0.2
     mode_seeking_weight: float = 0.012
     mse_weight: float = 0.0
+    shift: int = 0
     seed: int = 0
     checkpoint_every: int = 500
     sample_every: int = 250
@@ -87,7 +90,7 @@ class TrainConfig:
             for name in names:
                 require_range(name, getattr(self, name), low, high)
         if self.batch_size % 2:
-            raise CourseError(f"batch_size={self.batch_size} is odd; each caption is drawn twice, so use an even one")
+            raise CourseError(f"batch_size={self.batch_size} is odd; captions are drawn twice, so use an even one")
 
 
 class EmbeddedPictures:
@@ -142,17 +145,35 @@ class Batch(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What the generator drew: images (B, 3, S, S), from z (B, Z), for texts (B, E), each text twice."""
+    """What the generator drew: images (B, 3, S, S), from z (B, Z), for texts (B, E)."""
 
     images: Tensor
     z: Tensor
     texts: Tensor
 
 
-def twice(rows: Tensor) -> Tensor:
-    """The first half of the rows, and once more: (B, ...) -> (B, ...), B even."""
-    half = rows[: len(rows) // 2]
-    return torch.cat([half, half])
+def repeated(rows: Tensor, times: int) -> Tensor:
+    """The first B / times rows, so many times over: (B, ...) -> (B, ...)."""
+    return torch.cat([rows[: len(rows) // times]] * times) if times > 1 else rows
+
+
+def moved(images: Tensor, most: int, random: torch.Generator) -> Tensor:
+    """Each picture moved by its own whole number of pixels, at most `most` in each direction; its edge is repeated.
+
+    Args:
+        images: (B, 3, S, S).
+        most: 0 to S / 2; 0 leaves them as they are.
+        random: source of chance, on the CPU.
+    Returns:
+        (B, 3, S, S), differentiable.
+    """
+    if most == 0:
+        return images
+    batch, size = len(images), images.shape[-1]
+    by = torch.randint(-most, most + 1, (2, batch, 1), generator=random)
+    rows, columns = ((torch.arange(size) + by).clamp(0, size - 1)).to(images.device)  # (B, S) each
+    which = torch.arange(batch, device=images.device)[:, None, None]
+    return images[which, :, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)  # channels last, as it was
 
 
 def step_random(seed: int, step: int) -> torch.Generator:
@@ -166,91 +187,26 @@ def learning_rate_at(config: TrainConfig, progress: float) -> float:
     return config.learning_rate * max(left, 0.05)
 
 
-class AdversarialTrainer:
-    """Generator, discriminator, their optimisers, and the averaged generator.
+class Trainer:
+    """What every training that can be stopped and gone on with has in common: counting, saving, loading.
 
-    Args:
-        generator, discriminator: the two players, on one device.
-        config: how to train.
+    A subclass has `config` (with `steps`, `learning_rate`, `constant`), `step(data)`, `parts()` and `optimizers()`.
     """
 
-    def __init__(self, generator: Generator, discriminator: Discriminator, config: TrainConfig):
+    def __init__(self, config: Any):
         self.config = config
-        self.generator = generator.to(memory_format=torch.channels_last)
-        self.discriminator = discriminator.to(memory_format=torch.channels_last)
-        self.generator_optimizer = Adam(generator.parameters(), config.learning_rate, config.betas)
-        self.discriminator_optimizer = Adam(discriminator.parameters(), config.learning_rate, config.betas)
-        self.average = WeightAverage(generator, config.average_decay)
         self.steps_done = 0
         self.seconds = 0.0  # spent in steps, over all sittings
 
-    def step(self, data: EmbeddedPictures) -> dict[str, float]:
-        """One update of both players; returns the losses.
-
-        The generator runs once: its pictures serve the discriminator (cut off from the graph) and then the
-        generator's own update.
-        """
-        started = time.monotonic()
-        random = step_random(self.config.seed, self.steps_done)
-        batch = data.batch(self.config, random)
-        drawn = self.draw(batch, random)
-        losses = self.discriminator_step(batch, drawn)
-        losses |= self.generator_step(batch, drawn)
-        self.average.update(self.generator)
-        values = {name: value.item() for name, value in losses.items()}
-        self.steps_done += 1
-        self.seconds += time.monotonic() - started
-        return values
-
-    def draw(self, batch: Batch, random: torch.Generator) -> "Drawn":
-        """The generator's only pass: each caption of the first half of the batch twice, from different noise."""
-        z = torch.randn(len(batch.texts), self.generator.config.z_size, generator=random).to(batch.texts.device)
-        texts, tokens = twice(batch.texts), None if batch.tokens is None else twice(batch.tokens)
-        return Drawn(self.generator(z, texts, tokens), z, texts)
-
-    def discriminator_step(self, batch: Batch, drawn: "Drawn") -> dict[str, Tensor]:
-        """Real with its caption is real; fake, and real with a wrong caption, are not."""
-        config, player = self.config, self.discriminator
-        with_penalty = config.r1_weight > 0 and self.steps_done % config.r1_every == 0
-        real = batch.images.requires_grad_(with_penalty)
-        features = player.features(real)  # (B, H), read with both captions
-        real_logits = player.match(features, batch.texts)
-        fake_logits = player(drawn.images.detach(), drawn.texts)
-        wrong_logits = player.match(features, batch.wrong_texts) if config.matching_aware else None
-        loss = discriminator_loss(real_logits, fake_logits, wrong_logits, batch.wrong)
-        penalty = r1_penalty(real_logits, real) if with_penalty else loss.new_zeros(())
-        self.discriminator_optimizer.zero_grad()
-        (loss + config.r1_weight * config.r1_every * penalty).backward()
-        self.discriminator_optimizer.step()
-        return {"loss_d": loss, "logit_real": real_logits.mean(), "logit_fake": fake_logits.mean()}
-
-    def generator_step(self, batch: Batch, drawn: "Drawn") -> dict[str, Tensor]:
-        """Make the discriminator call the fake real, and make different noise count."""
-        config = self.config
-        self.discriminator.requires_grad_(False)  # only its input's gradient is needed: a third less work
-        loss = generator_loss(self.discriminator(drawn.images, drawn.texts))
-        seeking = mode_seeking_loss(drawn.images, drawn.z)
-        if config.mse_weight > 0:
-            loss = total_loss(loss, mse_loss(drawn.images, twice(batch.images)), config.mse_weight)
-        self.generator_optimizer.zero_grad()
-        (loss + config.mode_seeking_weight * seeking).backward()
-        self.generator_optimizer.step()
-        self.discriminator.requires_grad_(True)
-        return {"loss_g": loss, "mode_seeking": seeking}
+    @property
+    def learning_rate(self) -> float:
+        """Of the step at hand."""
+        return self.optimizers()[0].lr
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """For both players, from the next step on."""
-        self.generator_optimizer.lr = self.discriminator_optimizer.lr = learning_rate
-
-    def parts(self) -> dict[str, Any]:
-        """Everything that training changes, by name; each part has `state_dict` and `load_state_dict`."""
-        return {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
-            "average": self.average.model,
-            "generator_optimizer": self.generator_optimizer,
-            "discriminator_optimizer": self.discriminator_optimizer,
-        }
+        """For all optimisers, from the next step on."""
+        for optimizer in self.optimizers():
+            optimizer.lr = learning_rate
 
     def save(self, folder: str | Path) -> None:
         """Write the whole state of training as a checkpoint folder, atomically."""
@@ -281,12 +237,103 @@ class AdversarialTrainer:
         self.steps_done, self.seconds = done, float(seconds)
 
 
-Listener = Callable[[AdversarialTrainer, dict[str, float]], None]
+class AdversarialTrainer(Trainer):
+    """Generator, discriminator, their optimisers, and the averaged generator.
+
+    Args:
+        generator, discriminator: the two players, on one device.
+        config: how to train.
+    """
+
+    def __init__(self, generator: Generator, discriminator: Discriminator, config: TrainConfig):
+        super().__init__(config)
+        self.times = 2 if config.mode_seeking_weight > 0 else 1  # how often each caption is drawn
+        self.generator = generator.to(memory_format=torch.channels_last)
+        self.discriminator = discriminator.to(memory_format=torch.channels_last)
+        self.generator_optimizer = Adam(generator.parameters(), config.learning_rate, config.betas)
+        self.discriminator_optimizer = Adam(discriminator.parameters(), config.learning_rate, config.betas)
+        self.average = WeightAverage(generator, config.average_decay)
+
+    def step(self, data: EmbeddedPictures) -> dict[str, float]:
+        """One update of both players; returns the losses.
+
+        The generator runs once: its pictures serve the discriminator (cut off from the graph) and then the
+        generator's own update.
+        """
+        started = time.monotonic()
+        random = step_random(self.config.seed, self.steps_done)
+        batch = data.batch(self.config, random)
+        drawn = self.draw(batch, random)
+        losses = self.discriminator_step(batch, drawn, random)
+        losses |= self.generator_step(batch, drawn, random)
+        self.average.update(self.generator)
+        values = {name: value.item() for name, value in losses.items()}
+        self.steps_done += 1
+        self.seconds += time.monotonic() - started
+        return values
+
+    def draw(self, batch: Batch, random: torch.Generator) -> "Drawn":
+        """The generator's only pass; with mode seeking it draws half of the captions twice."""
+        z = torch.randn(len(batch.texts), self.generator.config.z_size, generator=random).to(batch.texts.device)
+        texts = repeated(batch.texts, self.times)
+        tokens = None if batch.tokens is None else repeated(batch.tokens, self.times)
+        return Drawn(self.generator(z, texts, tokens), z, texts)
+
+    def discriminator_step(self, batch: Batch, drawn: "Drawn", random: torch.Generator) -> dict[str, Tensor]:
+        """Real with its caption is real; fake, and real with a wrong caption, are not."""
+        config, player = self.config, self.discriminator
+        with_penalty = config.r1_weight > 0 and self.steps_done % config.r1_every == 0
+        real = moved(batch.images, config.shift, random).requires_grad_(with_penalty)
+        features = player.features(real)  # (B, H), read with both captions
+        real_logits = player.match(features, batch.texts)
+        fake_logits = player(moved(drawn.images.detach(), config.shift, random), drawn.texts)
+        wrong_logits = player.match(features, batch.wrong_texts) if config.matching_aware else None
+        loss = discriminator_loss(real_logits, fake_logits, wrong_logits, batch.wrong)
+        penalty = r1_penalty(real_logits, real) if with_penalty else loss.new_zeros(())
+        self.discriminator_optimizer.zero_grad()
+        (loss + config.r1_weight * config.r1_every * penalty).backward()
+        self.discriminator_optimizer.step()
+        return {"loss_d": loss, "logit_real": real_logits.mean(), "logit_fake": fake_logits.mean()}
+
+    def generator_step(self, batch: Batch, drawn: "Drawn", random: torch.Generator) -> dict[str, Tensor]:
+        """Make the discriminator call the fake real; if asked, make different noise count and pixels agree."""
+        config = self.config
+        self.discriminator.requires_grad_(False)  # only its input's gradient is needed: a third less work
+        loss = generator_loss(self.discriminator(moved(drawn.images, config.shift, random), drawn.texts))
+        losses, total = {"loss_g": loss}, loss
+        if config.mode_seeking_weight > 0:
+            losses["mode_seeking"] = mode_seeking_loss(drawn.images, drawn.z)
+            total = total + config.mode_seeking_weight * losses["mode_seeking"]
+        if config.mse_weight > 0:
+            losses["mse"] = mse_loss(drawn.images, repeated(batch.images, self.times))
+            total = total_loss(total, losses["mse"], config.mse_weight)
+        self.generator_optimizer.zero_grad()
+        total.backward()
+        self.generator_optimizer.step()
+        self.discriminator.requires_grad_(True)
+        return losses
+
+    def parts(self) -> dict[str, Any]:
+        """Everything that training changes, by name; each part has `state_dict` and `load_state_dict`."""
+        return {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "average": self.average.model,
+            "generator_optimizer": self.generator_optimizer,
+            "discriminator_optimizer": self.discriminator_optimizer,
+        }
+
+    def optimizers(self) -> list[Adam]:
+        """Of both players."""
+        return [self.generator_optimizer, self.discriminator_optimizer]
+
+
+Listener = Callable[[Trainer, dict[str, float]], None]
 
 
 def train(
-    trainer: AdversarialTrainer,
-    data: EmbeddedPictures,
+    trainer: Trainer,
+    data: Any,
     listeners: Sequence[Listener] = (),
     seconds: float | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -296,7 +343,7 @@ def train(
 
     Args:
         trainer: what to train; goes on from where it is.
-        data: pictures and embedded captions.
+        data: what its steps take, such as `EmbeddedPictures`.
         listeners: each is called with the trainer and the step's losses after every step.
         seconds: end after this time, with the learning rate falling as if all steps had been done; None: no limit.
         stop: asked before every step; True ends the run early.
@@ -313,71 +360,10 @@ def train(
                 break
             trainer.set_learning_rate(learning_rate_at(config, max(elapsed, trainer.steps_done / config.steps)))
             losses = trainer.step(data)
-            for name in ("loss_d", "loss_g"):
-                require_finite(losses[name], trainer.steps_done)
-            bar.set_postfix({name: f"{losses[name]:.2f}" for name in ("loss_d", "loss_g")}, refresh=False)
+            told = {name: value for name, value in losses.items() if name.startswith("loss")}
+            for loss in told.values():
+                require_finite(loss, trainer.steps_done)
+            bar.set_postfix({name: f"{loss:.2f}" for name, loss in told.items()}, refresh=False)
             bar.update()
             for listener in listeners:
                 listener(trainer, losses)
-
-
-class MetricsLog:
-    """A listener that writes one JSON line a step to `metrics.jsonl`.
-
-    Args:
-        path: the file; lines of steps after `steps_done` are dropped, so that a resumed run has each step once.
-        steps_done: where the run goes on.
-    """
-
-    def __init__(self, path: Path, steps_done: int = 0):
-        kept = []
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[:steps_done]:
-                kept.append(line + "\n")
-        path.write_text("".join(kept), encoding="utf-8")
-        self.path = path
-
-    def __call__(self, trainer: AdversarialTrainer, losses: dict[str, float]) -> None:
-        row = {"step": trainer.steps_done, "learning_rate": trainer.generator_optimizer.lr, **losses}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({k: round(v, 6) for k, v in row.items()}) + "\n")
-
-
-class SampleGrids:
-    """A listener that draws the same prompts from the same noise now and then.
-
-    Args:
-        folder: where the PNGs go.
-        texts: (P, E) the embedded prompts.
-        every: steps between grids.
-    """
-
-    def __init__(self, folder: Path, texts: Tensor, every: int):
-        self.folder, self.texts, self.every = folder, texts, every
-
-    def __call__(self, trainer: AdversarialTrainer, losses: dict[str, float]) -> None:
-        if trainer.steps_done % self.every == 0:
-            path = self.folder / f"step-{trainer.steps_done:06d}.png"
-            save_image(make_grid(self.draw(trainer), columns=8), path)
-
-    @torch.no_grad()
-    def draw(self, trainer: AdversarialTrainer) -> Tensor:
-        """The prompts as the averaged generator draws them now: (P, 3, S, S)."""
-        z = torch.randn(len(self.texts), trainer.generator.config.z_size, generator=step_random(0, 0))
-        return trainer.average.model(z.to(self.texts.device), self.texts)
-
-
-class Checkpoints:
-    """A listener that saves the state of training now and then.
-
-    Args:
-        folder: the checkpoint folder; the last good one is replaced only when the new one is complete.
-        every: steps between checkpoints.
-    """
-
-    def __init__(self, folder: Path, every: int):
-        self.folder, self.every = folder, every
-
-    def __call__(self, trainer: AdversarialTrainer, losses: dict[str, float]) -> None:
-        if trainer.steps_done % self.every == 0:
-            trainer.save(self.folder)

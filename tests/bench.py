@@ -26,9 +26,9 @@ from course_lib.cards import machine  # noqa: E402
 from course_lib.data import CaptionedFolder, CaptionedShapes  # noqa: E402
 from course_lib.evaluation import format_table  # noqa: E402
 from course_lib.images import to_pil  # noqa: E402
+from course_lib.long_recipes import new_trainer  # noqa: E402
 from course_lib.losses import bce_with_logits  # noqa: E402
 from course_lib.presets import get_preset  # noqa: E402
-from course_lib.recipes import new_trainer  # noqa: E402
 from course_lib.text_to_image import TextToImage  # noqa: E402
 from course_lib.training import EmbeddedPictures, step_random  # noqa: E402
 

@@ -26,16 +26,20 @@ ORDER = """
     vae
     gan
     text_gan
-    training
+    training listeners
     scale
     text_to_image
     image_metrics metrics
-    denoising unet diffusion
+    denoising unet diffusion diffusion_training
     provenance
 """.split()
 CELLAR = ["errors", "torchvision_ops"]  # everybody may import these; they import nothing of the course
 # The top floor may import everything; "" is course_lib/__init__.py.
-TOP = "presets recipes cards evaluation generate demo doctor audit_command lesson widgets checks cli __main__".split()
+TOP = """
+    presets recipes long_recipes runs
+    models evaluation emoji_evaluation marks cards
+    generate demo doctor audit_command lesson widgets checks cli __main__
+""".split()
 TOP += [""]
 
 CONTAINERS = {"Module", "Parameter", "Sequential", "ModuleList", "ModuleDict"}
@@ -46,7 +50,7 @@ READY_MADE = re.compile(
 )
 MAX_LINES_OF_A_MODULE = 250  # lines of code: what explains them is not counted
 MAX_LINES = 4500
-MAX_LINES_WITH_COMMANDS = 5100  # the top floor has its own limit: commands must not grow unseen either
+MAX_LINES_OF_COMMANDS = 2200  # the top floor has its own limit: commands must not grow unseen either
 
 
 def name_of(path: Path) -> str:
@@ -230,9 +234,10 @@ def test_a_module_is_small(name):
 
 def test_the_library_is_small():
     """The rooms that chapters build; commands, presets and widgets on the top floor are not read as a course is."""
-    assert sum(map(lines_of_code, [*CHAPTERS, *CELLAR])) <= MAX_LINES
-    everything = [name for name in MODULES if name.split(".")[0] not in ("widgets", "checks")]
-    assert sum(map(lines_of_code, everything)) <= MAX_LINES_WITH_COMMANDS
+    rooms = [*CHAPTERS, *CELLAR]
+    assert sum(map(lines_of_code, rooms)) <= MAX_LINES
+    commands = [name for name in MODULES if name not in rooms and name.split(".")[0] not in ("widgets", "checks")]
+    assert sum(map(lines_of_code, commands)) <= MAX_LINES_OF_COMMANDS
 
 
 @each_module

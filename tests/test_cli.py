@@ -1,6 +1,5 @@
 """The command line as one uses it: what it prints, what it writes, and that help does not wait for torch."""
 
-import functools
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ import yaml
 from PIL import Image
 from tiny import tiny_model, tiny_preset
 
-from course_lib import demo, evaluation, presets, recipes
+from course_lib import demo, evaluation, long_recipes, presets
 from course_lib.checkpoint import find_checkpoint
 from course_lib.cli import COMMANDS, main
 from course_lib.generate import slug
@@ -39,7 +38,7 @@ def workplace(tmp_path, monkeypatch):
     tiny_model().save_pretrained(home / "shapes-32")
     monkeypatch.setenv("COURSE_CHECKPOINTS", str(home))
     monkeypatch.setitem(presets.PRESETS, "tiny-gan", tiny_preset())
-    monkeypatch.setattr(recipes, "evaluate", functools.partial(recipes.evaluate, n=10))
+    monkeypatch.setattr(long_recipes, "EXAM", 10)
     monkeypatch.setattr(evaluation, "DIVERSITY_CAPTIONS", 4)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -283,25 +282,25 @@ def test_a_finished_run_is_only_reported(workplace, capsys):
 
 def stop_after(monkeypatch, steps: int) -> None:
     """Ctrl-C, pressed when a run has done so many steps."""
-    original = recipes.MetricsLog.__call__
+    original = long_recipes.MetricsLog.__call__
 
     def call(self, trainer, losses):
         original(self, trainer, losses)
         if trainer.steps_done == steps:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(recipes.MetricsLog, "__call__", call)
+    monkeypatch.setattr(long_recipes.MetricsLog, "__call__", call)
 
 
 def count_steps(monkeypatch) -> list[int]:
     """The numbers of the training steps that are done from now on."""
-    steps, original = [], recipes.AdversarialTrainer.step
+    steps, original = [], long_recipes.AdversarialTrainer.step
 
     def step(self, data):
         steps.append(self.steps_done)
         return original(self, data)
 
-    monkeypatch.setattr(recipes.AdversarialTrainer, "step", step)
+    monkeypatch.setattr(long_recipes.AdversarialTrainer, "step", step)
     return steps
 
 
@@ -324,14 +323,14 @@ def test_ctrl_c_saves_and_resume_ends_in_the_same_weights(workplace, monkeypatch
 
 
 def test_a_second_ctrl_c_ends_at_once_and_says_how_to_go_on(workplace, monkeypatch, capsys):
-    original = recipes.MetricsLog.__call__
+    original = long_recipes.MetricsLog.__call__
 
     def call(self, trainer, losses):
         original(self, trainer, losses)
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(recipes.MetricsLog, "__call__", call)
+    monkeypatch.setattr(long_recipes.MetricsLog, "__call__", call)
     with pytest.raises(SystemExit) as stopped:
         course("train", "--preset", "tiny-gan", "--out", "run")
     assert stopped.value.code == 130 and "course train --resume" in capsys.readouterr().out
@@ -355,9 +354,9 @@ def test_a_save_that_was_cut_short_is_found_again(workplace, monkeypatch):
 def test_ctrl_c_from_another_process(workplace):
     """The command as a process of its own: a signal, exit code 130, a saved state, and a resume to the end."""
     code = (
-        "import functools, sys; from course_lib import cli, presets, recipes; from tiny import tiny_preset;"
+        "import functools, sys; from course_lib import cli, long_recipes, presets; from tiny import tiny_preset;"
         "presets.PRESETS['tiny-gan'] = tiny_preset(steps=100, checkpoint_every=40, sample_every=40);"
-        "recipes.evaluate = functools.partial(recipes.evaluate, n=10);"
+        "long_recipes.EXAM = 10;"
         "sys.exit(cli.main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, "train", "--device", "cpu"]

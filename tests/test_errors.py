@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from tiny import tiny_model, tiny_preset
 
-from course_lib import cli, presets, recipes
+from course_lib import cli, long_recipes, presets
 from course_lib.checkpoint import find_checkpoint
 from course_lib.cli import MAX_FILE_BYTES, main
 from course_lib.errors import CourseError, nearest
 from course_lib.fit import require_finite
-from course_lib.recipes import choose_device, writable_folder
+from course_lib.runs import choose_device, writable_folder
 from course_lib.text_gan import GeneratorConfig
 from course_lib.training import train as train_loop
 
@@ -474,7 +474,7 @@ def stopped(workplace, monkeypatch, capsys):
         train_loop(trainer, *arguments, stop=lambda: trainer.steps_done == 3, **options)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(recipes, "train", three_steps)
+        patch.setattr(long_recipes, "train", three_steps)
         main(["train", "--preset", "tiny-gan", "--out", "run", "--device", "cpu"])
     capsys.readouterr()
     return Path("run")

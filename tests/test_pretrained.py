@@ -10,6 +10,7 @@ from course_lib import pretrained
 from course_lib.checkpoint import load_checkpoint
 from course_lib.data import CaptionedShapes
 from course_lib.errors import CourseError
+from course_lib.long_recipes import embed
 from course_lib.pretrained import (
     MINILM,
     PretrainedTextEncoder,
@@ -18,7 +19,6 @@ from course_lib.pretrained import (
     from_tensorflow,
     read_efficientnet,
 )
-from course_lib.recipes import embed
 from course_lib.text_encoder import embed_captions
 from course_lib.text_gan import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 from course_lib.text_to_image import TextToImage

@@ -10,20 +10,19 @@ from course_lib.data.captions import SINGLE
 from course_lib.errors import CourseError
 from course_lib.evaluation import load_judge
 from course_lib.images import to_uint8
+from course_lib.listeners import Checkpoints, MetricsLog, SampleGrids
 from course_lib.metrics import attribute_accuracy
 from course_lib.text_gan import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 from course_lib.training import (
     AdversarialTrainer,
-    Checkpoints,
     Drawn,
     EmbeddedPictures,
-    MetricsLog,
-    SampleGrids,
     TrainConfig,
     learning_rate_at,
+    moved,
+    repeated,
     step_random,
     train,
-    twice,
 )
 
 TEXT_SIZE = 32
@@ -135,11 +134,11 @@ def test_each_player_changes_only_itself():
     batch = data.batch(trainer.config, step_random(0, 0))
     drawn = trainer.draw(batch, step_random(0, 1))
     before = weights(trainer)
-    trainer.discriminator_step(batch, drawn)
+    trainer.discriminator_step(batch, drawn, step_random(0, 2))
     changed = {n.split("/")[0] for n, x in weights(trainer).items() if not torch.equal(x, before[n])}
     assert changed == {"discriminator", "discriminator_optimizer"}
     before = weights(trainer)
-    trainer.generator_step(batch, drawn)
+    trainer.generator_step(batch, drawn, step_random(0, 2))
     changed = {n.split("/")[0] for n, x in weights(trainer).items() if not torch.equal(x, before[n])}
     assert changed == {"generator", "generator_optimizer"}
     assert all(p.requires_grad for p in trainer.discriminator.parameters())
@@ -183,7 +182,7 @@ def test_matching_aware_loss_is_what_punishes_a_wrong_caption():
         for step in range(60):
             batch = data.batch(trainer.config, step_random(0, step))
             blank = Drawn(torch.zeros_like(batch.images), batch.texts, batch.texts)  # fakes anyone can tell
-            trainer.discriminator_step(batch, blank)
+            trainer.discriminator_step(batch, blank, step_random(0, 2))
             trainer.steps_done += 1
         batch = data.batch(batch_settings(batch_size=200), step_random(9, 0))
         with torch.no_grad():
@@ -193,15 +192,35 @@ def test_matching_aware_loss_is_what_punishes_a_wrong_caption():
 
 
 def test_mse_term_pulls_towards_the_real_picture():
-    data = make_data(64, 16)
-    plain, with_mse = small_trainer(), small_trainer(mse_weight=100.0)
-    batch = data.batch(plain.config, step_random(0, 0))
-    drawn = [trainer.draw(batch, step_random(0, 1)) for trainer in (plain, with_mse)]
-    assert torch.equal(drawn[0].images, drawn[1].images)
-    losses = [t.generator_step(batch, d)["loss_g"].item() for t, d in zip((plain, with_mse), drawn, strict=True)]
-    with torch.no_grad():
-        mse = (drawn[0].images - twice(batch.images)).square().mean().item()
-    assert losses[1] - losses[0] == pytest.approx(100 * mse, rel=0.01)
+    data, far = make_data(64, 16), {}
+    for weight in (1e-9, 100.0):
+        trainer = small_trainer(steps=30, mse_weight=weight)
+        train(trainer, data, progress=None)
+        batch = data.batch(trainer.config, step_random(0, 0))
+        drawn = trainer.draw(batch, step_random(0, 1))
+        mse = (drawn.images - repeated(batch.images, 2)).square().mean().item()
+        losses = trainer.generator_step(batch, drawn, step_random(0, 2))
+        assert losses["mse"].item() == pytest.approx(mse, rel=1e-4)
+        far[weight] = mse
+    assert far[100.0] < 0.8 * far[1e-9], far
+
+
+def test_moved_pictures_are_the_same_ones_a_few_pixels_away():
+    images = torch.rand(6, 3, 8, 8, requires_grad=True)
+    assert moved(images, 0, step_random(0, 0)) is images
+    shifts = torch.randint(-2, 3, (2, 6, 1), generator=step_random(0, 0))  # as `moved` draws them
+    result = moved(images, 2, step_random(0, 0))
+    for picture, other, down, right in zip(images, result, *shifts[:, :, 0].tolist(), strict=True):
+        padded = torch.nn.functional.pad(picture[None], (2, 2, 2, 2), mode="replicate")[0]
+        assert torch.equal(other, padded[:, 2 + down : 10 + down, 2 + right : 10 + right])
+    result.sum().backward()
+    assert images.grad.sum().item() == pytest.approx(result.numel())  # every pixel seen is one of the picture's
+
+
+def test_without_mode_seeking_every_caption_of_the_batch_is_drawn_once():
+    trainer = small_trainer(mode_seeking_weight=0.0)
+    batch = make_data(64, 16).batch(trainer.config, step_random(0, 0))
+    assert torch.equal(trainer.draw(batch, step_random(0, 1)).texts, batch.texts)
 
 
 def test_mode_seeking_makes_different_noise_draw_different_pictures():

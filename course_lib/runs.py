@@ -1,0 +1,152 @@
+"""A run and its folder: started, stopped, gone on with. What is done in it, `recipes` and `long_recipes` know."""
+
+import contextlib
+import json
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from course_lib import long_recipes, recipes
+from course_lib.diffusion import DiffusionTextToImage
+from course_lib.errors import CourseError
+from course_lib.evaluation import load_judge
+from course_lib.presets import (
+    AlignmentPreset,
+    CaptionsPreset,
+    DCGANPreset,
+    DiffusionPreset,
+    EmojiConfig,
+    GanPreset,
+    JudgePreset,
+    Preset,
+    VAEPreset,
+    get_preset,
+    override,
+)
+from course_lib.text_encoder import load_text_encoder
+
+RUN_FILE = "run.json"
+
+
+def choose_device(device: str) -> torch.device:
+    """ "auto" is the first CUDA device where there is one, else the CPU.
+
+    Raises:
+        CourseError: another word, or CUDA was asked for and is not there.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise CourseError(f'device="{device}" is unknown; use auto, cpu or cuda')
+    if device == "cuda" and not torch.cuda.is_available():
+        raise CourseError("device=cuda, but this torch sees no CUDA device; use device=cpu or device=auto")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def writable_folder(path: Path) -> Path:
+    """Make a folder and prove that one can write there.
+
+    Raises:
+        CourseError: one can't.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as probe:
+            probe.write(b"words to pixels")
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise CourseError(f'"{path}" cannot be written to ({reason}); choose another folder') from error
+    return path
+
+
+def start_run(name: str, changes: dict[str, Any], out: Path, device: torch.device) -> Path | None:
+    """Train a preset in a new folder.
+
+    Args:
+        name: of the preset; changes: training settings instead of the preset's.
+        out: the run's folder; made here.
+        device: where to compute.
+    Returns:
+        The folder of the trained model; None if Ctrl-C ended the run early (its state is saved).
+    Raises:
+        CourseError: unknown preset or setting, the folder holds something, or a model that the preset builds on is not
+            there.
+    """
+    preset = override(get_preset(name), changes)
+    if out.is_dir() and any(out.iterdir()):
+        raise CourseError(f'out="{out}" is not empty; choose a new folder, or go on with the run in it: --resume')
+    require_parts(preset)
+    settings = {"preset": name, "train": vars(preset.train)}
+    (writable_folder(out) / RUN_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    return run(name, preset, out, device)
+
+
+def require_parts(preset: Preset) -> None:
+    """Load what a preset builds on, so that a missing part is told before hours of training, not after them."""
+    if isinstance(preset, GanPreset | AlignmentPreset | DiffusionPreset):
+        load_text_encoder(preset.text_encoder)
+    if isinstance(preset, DiffusionPreset) and preset.base is not None:
+        DiffusionTextToImage.from_pretrained(preset.base)
+    if isinstance(preset, GanPreset | DiffusionPreset) and not isinstance(preset.data, EmojiConfig):
+        load_judge(preset.data.image_size)
+
+
+def resume_run(out: Path, device: torch.device) -> Path | None:
+    """Go on with the run in a folder, by its own settings; a finished one is only reported.
+
+    Raises:
+        CourseError: there is no run, or its settings are damaged.
+    """
+    try:
+        settings = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
+        name = str(settings["preset"])
+        preset = override(get_preset(name), dict(settings["train"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CourseError(f'resume="{out}" holds no run ({RUN_FILE}: {error}); start one with --preset') from error
+    if (out / "model").is_dir():
+        print(f"{out} is finished.")
+        return out / "model"
+    return run(name, preset, out, device)
+
+
+SHORT = {  # minutes: begun anew when they were stopped
+    CaptionsPreset: recipes.train_captions,
+    AlignmentPreset: recipes.train_alignment,
+    JudgePreset: recipes.train_judge,
+    VAEPreset: recipes.train_vae,
+    DCGANPreset: recipes.train_dcgan,
+}
+LONG = {  # gone on with where they were stopped
+    GanPreset: long_recipes.train_gan,
+    DiffusionPreset: long_recipes.train_diffusion,
+}
+
+
+def run(name: str, preset: Preset, out: Path, device: torch.device) -> Path | None:
+    """Train a preset of any kind."""
+    if recipe := SHORT.get(type(preset)):
+        return recipe(name, preset, out, device)
+    with stop_on_interrupt() as stop:
+        return LONG[type(preset)](name, preset, out, device, stop)
+
+
+@contextlib.contextmanager
+def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Within it Ctrl-C asks the loop to end after the step at hand; a second Ctrl-C ends the program at once."""
+    asked = threading.Event()
+
+    def ask(*_: Any) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is threading.main_thread():  # elsewhere signals can't be caught
+        signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
