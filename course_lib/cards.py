@@ -1,8 +1,12 @@
 """Model cards: what a checkpoint is, how it was made, how good it is. Written by the training itself."""
 
+import json
 import platform
+from pathlib import Path
 from typing import Any
 
+from course_lib.errors import CourseError
+from course_lib.images import make_grid, save_image
 from course_lib.marks import marks_text
 from course_lib.models import AnyModel
 from course_lib.presets import (
@@ -13,6 +17,7 @@ from course_lib.presets import (
     GanPreset,
     Preset,
     get_preset,
+    override,
 )
 
 WATTS_A_CORE = 10  # of a busy CPU core, a usual figure for a laptop or a server
@@ -24,7 +29,7 @@ ATTRIBUTION = {
     "project, licensed under CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/), brought to the model's "
     "size on white.",
 }
-GRID_FILE = "samples.png"
+GRID_FILE, MARKS_FILE = "samples.png", "marks.json"
 GRID_PROMPTS, GRID_SAMPLES = 8, 8  # rows and columns of the sample grid
 
 
@@ -53,12 +58,18 @@ def machine() -> str:
     return f"{platform.system()} {platform.machine()}, {accelerator}, torch {torch.__version__}"
 
 
-def energy_wh(seconds: float) -> float:
-    """Energy of a training on this machine in watt-hours: an estimate from usual figures, nothing is metered."""
+def energy_wh(seconds: float, cores: int | None = None) -> float:
+    """Energy of a training in watt-hours: an estimate from usual figures, nothing is metered.
+
+    Args:
+        seconds: how long it took.
+        cores: how many CPU cores were busy; None: what this process uses, its GPU or its threads.
+    """
     import torch
 
-    watts = WATTS_A_GPU if torch.cuda.is_available() else WATTS_A_CORE * torch.get_num_threads()
-    return watts * seconds / 3600
+    if cores is None and torch.cuda.is_available():
+        return WATTS_A_GPU * seconds / 3600
+    return WATTS_A_CORE * (cores or torch.get_num_threads()) * seconds / 3600
 
 
 def how_made(name: str, preset: Preset, seconds: float) -> str:
@@ -126,6 +137,29 @@ Seed {marks["seed"]}; sampling: {sampling or "one pass, without refinement"}.
 
 {licence(preset)}
 """
+
+
+def write_card(folder: Path, model: AnyModel, marks: dict[str, Any], **sampling: Any) -> None:
+    """Write card, marks and sample grid of a text-to-image model into its checkpoint folder.
+
+    Args:
+        folder: the checkpoint.
+        model: trained from a preset, as its `training_facts` say.
+        marks: as `marks_of` gave them.
+        sampling: the settings of `sample` that the marks were found with.
+    Raises:
+        CourseError: the model does not say which preset it was made by.
+    """
+    facts = model.training_facts
+    if "preset" not in facts:
+        raise CourseError(f'"{folder}" does not say by which preset it was trained; a card cannot be written')
+    name, train = facts["preset"], facts.get("train", {})
+    preset = override(get_preset(name), {key: tuple(v) if isinstance(v, list) else v for key, v in train.items()})
+    card = model_card(name, preset, marks, facts.get("seconds", 0), model)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / MARKS_FILE).write_text(json.dumps(marks, indent=2) + "\n", encoding="utf-8")
+    drawn = model.sample(grid_prompts(preset.data), GRID_SAMPLES, **sampling)
+    save_image(make_grid(drawn, GRID_SAMPLES), folder / GRID_FILE)
 
 
 def about_marks(data: DataConfig, image_size: int) -> str:

@@ -65,6 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--sweep", action="store_true", help="instead: several steps and guidance scales (shapes only)"
     )
+    evaluate.add_argument(
+        "--card", action="store_true", help="write the marks, a sample grid and the card to the model"
+    )
     evaluate.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
     audit = commands.add_parser("audit", help="is a data set fit for training?")
@@ -73,10 +76,14 @@ def build_parser() -> argparse.ArgumentParser:
     audit.add_argument("--figure", type=Path, metavar="PNG", help="draw the report too")
     audit.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
+    report = commands.add_parser("report", help="every shipped text-to-image model side by side")
+    report.add_argument("--out", type=Path, default=Path("data/RESULTS.md"), help="default data/RESULTS.md")
+    report.add_argument("--n", type=int, default=500, help="pictures for each setting of GAN and diffusion")
+
     inspect = commands.add_parser("inspect", help="what a PNG says of how it was made")
     inspect.add_argument("file", type=Path)
     commands.add_parser("doctor", help="what of this machine and installation is fine, and what is not")
-    for command in (demo, train, generate, evaluate):
+    for command in (demo, train, generate, evaluate, report):
         command.add_argument("--device", default=None, choices=("auto", "cpu", "cuda"), help="default auto")
     return parser
 
@@ -145,6 +152,8 @@ def command_generate(options: argparse.Namespace) -> None:
 
 def command_evaluate(options: argparse.Namespace) -> None:
     """`course evaluate`."""
+    from course_lib.cards import write_card
+    from course_lib.checkpoint import find_checkpoint
     from course_lib.evaluation import format_table, sweep
     from course_lib.marks import marks_of, marks_text
     from course_lib.models import load_model
@@ -155,6 +164,8 @@ def command_evaluate(options: argparse.Namespace) -> None:
     require_range("seed", options.seed, 0, MAX_SEED)
     sampling = {name: getattr(options, name) for name in ("steps_per_sample", "guidance_scale")}
     sampling = {name: value for name, value in sampling.items() if value is not None}
+    if options.sweep and options.card:
+        raise CourseError("--sweep tries many settings and a card tells of one; leave out one of the two")
     if options.sweep and sampling:
         raise CourseError("--sweep tries steps and scales of its own; leave out --steps_per_sample, --guidance_scale")
     model = load_model(options.model, choose_device(options.device or "auto"))
@@ -163,6 +174,8 @@ def command_evaluate(options: argparse.Namespace) -> None:
         print(json.dumps(rows, indent=2) if options.json else format_table(rows))
         return
     marks = {"model": options.model, **marks_of(model, options.split, options.n, options.seed, **sampling)}
+    if options.card:
+        write_card(find_checkpoint(options.model), model, marks, **sampling)
     print(json.dumps(marks, indent=2) if options.json else marks_text(marks))
 
 
@@ -218,6 +231,16 @@ def command_audit(options: argparse.Namespace) -> int:
     return command_audit(options)
 
 
+def command_report(options: argparse.Namespace) -> None:
+    """`course report`."""
+    from course_lib.report import write_report
+    from course_lib.runs import choose_device
+
+    require_range("n", options.n, 1, 20_000)
+    write_report(options.out, options.n, choose_device(options.device or "auto"))
+    print(options.out)
+
+
 def command_inspect(options: argparse.Namespace) -> int:
     """`course inspect`; exit code 1 when the picture does not say that it was generated."""
     from course_lib.provenance import inspect_file
@@ -238,6 +261,7 @@ COMMANDS = {  # each returns its exit code; None is 0
     "generate": command_generate,
     "evaluate": command_evaluate,
     "audit": command_audit,
+    "report": command_report,
     "inspect": command_inspect,
     "doctor": command_doctor,
 }

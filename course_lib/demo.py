@@ -4,6 +4,7 @@ Generator and discriminator of the live run begin with random weights; the capti
 that is shipped, as Imagen reads them with a frozen T5.
 """
 
+import functools
 import json
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from course_lib.data.captions import parse, vocabulary
+from course_lib.data.emoji import CaptionedEmoji
 from course_lib.data.shapes import combinations
 from course_lib.evaluation import accuracy, diversity, format_table, load_judge
 from course_lib.images import image_grid_figure, save_figure
@@ -24,7 +26,7 @@ from course_lib.text_encoder import embed_captions, load_text_encoder
 from course_lib.text_to_image import TextToImage
 from course_lib.training import AdversarialTrainer, train
 
-SHIPPED, LIVE = "shapes-32", "shapes-32-live"
+SHIPPED, SHIPPED_EMOJI, LIVE = "shapes-32", "emoji-32", "shapes-32-live"
 PROMPTS = (
     "a large orange heart at the center on navy",  # held out
     "a small blue star at the top right on gray",
@@ -35,13 +37,35 @@ PROMPTS = (
     "在右下方画一个红色的大星星，背景是藏青色",  # held out: a large red star at the bottom right on navy
     "绿色三角形，小，右上角，灰色底",  # a small green triangle at the top right on gray
 )
+EMOJI_PROMPTS = (
+    "man superhero, medium-dark skin tone",  # held out, like all down to the runner
+    "woman surfing, dark skin tone",
+    "person in lotus position, medium-light skin tone",
+    "woman scientist, light skin tone",
+    "man in motorized wheelchair facing right, medium-dark skin tone",
+    "person lifting weights",
+    "woman detective, medium skin tone",
+    "man running",
+    "cat face",
+    "rocket",
+    "rainbow",
+    "pizza",
+)
+SIZE_OF_NAMES = 32  # the smallest cache of emoji pictures will do to ask for their names
 SNAPSHOTS = 6  # how often the live run is drawn
 N_SCORED = 2000
 
 
 def is_heldout(prompt: str) -> bool:
-    """Whether a full caption names a combination that no generator was trained on."""
-    return tuple(parse(prompt).values()) in combinations("single", "heldout")
+    """Whether a full caption of the shapes, or a name of an emoji, is of a combination that was not trained on."""
+    return tuple(parse(prompt).values()) in combinations("single", "heldout") or prompt in heldout_names()
+
+
+@functools.cache
+def heldout_names() -> frozenset[str]:
+    """The names of the people that no model of emoji was trained on."""
+    emoji = CaptionedEmoji("heldout", SIZE_OF_NAMES)
+    return frozenset(emoji.caption(i) for i in range(len(emoji)))
 
 
 class Progress:
@@ -72,6 +96,13 @@ def draw_prompts(model: TextToImage, path: Path) -> None:
     pictures = model.sample(PROMPTS, n_samples=4)
     titles = [t for prompt in PROMPTS for t in (prompt, "(held out)" if is_heldout(prompt) else "", "", "")]
     save_figure(image_grid_figure(pictures, titles, columns=8, title=f"Drawn by {SHIPPED}"), path)
+
+
+def draw_emoji(model: TextToImage, path: Path) -> None:
+    """A figure of one picture for each name of an emoji."""
+    titles = [prompt + ("\n(held out)" if is_heldout(prompt) else "") for prompt in EMOJI_PROMPTS]
+    pictures = model.sample(EMOJI_PROMPTS, n_samples=1)
+    save_figure(image_grid_figure(pictures, titles, columns=6, title=f"Drawn by {SHIPPED_EMOJI}"), path)
 
 
 def train_live(seconds: float, device: torch.device) -> tuple[TextToImage, Progress]:
@@ -109,18 +140,18 @@ def score(name: str, model: TextToImage, seconds: float | None) -> dict[str, Any
 
 
 def run_demo(seconds: float, out: Path, device: torch.device) -> Path:
-    """The whole demo: draws, trains, scores, writes `prompts.png`, `progress.png` and `report.json`.
+    """The whole demo: draws, trains, scores, writes `prompts.png`, `emoji.png`, `progress.png` and `report.json`.
 
     Args:
         seconds: length of the live run.
-        out: folder of the three files.
+        out: folder of the four files.
         device: where to compute.
     Returns:
         The folder.
     Raises:
         CourseError: a model it builds on is not there, or one can't write to the folder.
     """
-    shipped = TextToImage.from_pretrained(SHIPPED, device)
+    shipped, of_emoji = (TextToImage.from_pretrained(name, device) for name in (SHIPPED, SHIPPED_EMOJI))
     require_parts(get_preset(LIVE))
     writable_folder(out)
     print(
@@ -129,7 +160,9 @@ def run_demo(seconds: float, out: Path, device: torch.device) -> Path:
     for prompt in PROMPTS:
         print("   " + ("* " if is_heldout(prompt) else "  ") + prompt)
     draw_prompts(shipped, out / "prompts.png")
-    print(f"   -> {out / 'prompts.png'}\n")
+    print(f"   -> {out / 'prompts.png'}")
+    draw_emoji(of_emoji, out / "emoji.png")
+    print(f"   and the names of {len(EMOJI_PROMPTS)} emoji, drawn by {SHIPPED_EMOJI} -> {out / 'emoji.png'}\n")
     print(f"2. A second generator and discriminator, from random weights, for {seconds:.0f} seconds:")
     live, progress = train_live(seconds, device)
     draw_progress(progress, out / "progress.png")
@@ -137,7 +170,11 @@ def run_demo(seconds: float, out: Path, device: torch.device) -> Path:
     print(f"3. Both judged on {N_SCORED} held-out captions each (shares of pictures with the attribute right):\n")
     rows = [score(SHIPPED, shipped, None), score(LIVE, live, progress.taken[-1][0])]
     print(format_table(rows))
-    report = {"rows": rows, "live": live.training_facts, "prompts": {p: is_heldout(p) for p in PROMPTS}}
+    report = {
+        "rows": rows,
+        "live": live.training_facts,
+        "prompts": {p: is_heldout(p) for p in (*PROMPTS, *EMOJI_PROMPTS)},
+    }
     (out / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"\n   -> {out / 'report.json'}\n")
     print('Next: course generate "a small red ring at the center on navy"')

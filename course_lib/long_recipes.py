@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 
-from course_lib.cards import GRID_FILE, GRID_SAMPLES, grid_prompts, model_card
+from course_lib.cards import energy_wh, write_card
 from course_lib.data.pictures import CaptionedPictures
 from course_lib.diffusion import DiffusionTextToImage
 from course_lib.diffusion_training import DiffusionTrainer
-from course_lib.images import make_grid, save_image
 from course_lib.listeners import Checkpoints, MetricsLog, SampleGrids
 from course_lib.marks import marks_of
 from course_lib.models import AnyModel
@@ -57,7 +56,7 @@ def train_gan(
     facts = facts_of(name, preset, trainer)
     parts = trainer.average.model, trainer.discriminator, encoder, tokenizer
     model = TextToImage(*parts, preset.data.vocabulary(), facts)
-    return finish_model(name, preset, model, trainer.seconds, out, EXAM)
+    return finish_model(model, out, EXAM)
 
 
 def train_diffusion(
@@ -79,23 +78,13 @@ def train_diffusion(
         stages = (DiffusionTextToImage.from_pretrained(preset.base, device).base, trainer.average.model)
     model = DiffusionTextToImage(*stages, encoder, tokenizer, preset.data.vocabulary(), facts)
     sampling = {"steps_per_sample": DIFFUSION_STEPS, "guidance_scale": DIFFUSION_SCALE}
-    return finish_model(name, preset, model, trainer.seconds, out, DIFFUSION_EXAM, **sampling)
+    return finish_model(model, out, DIFFUSION_EXAM, **sampling)
 
 
-def finish_model(
-    name: str,
-    preset: GanPreset | DiffusionPreset,
-    model: AnyModel,
-    seconds: float,
-    out: Path,
-    n: int,
-    **sampling,
-) -> Path:
-    """Mark a trained model, on n pictures for each kind of caption, and save it with its card and sample grid."""
-    marks = marks_of(model, n=n, **sampling)
-    folder = model.save_pretrained(out / "model", model_card(name, preset, marks, seconds, model))
-    drawn = model.sample(grid_prompts(preset.data), GRID_SAMPLES, **sampling)
-    save_image(make_grid(drawn, GRID_SAMPLES), folder / GRID_FILE)
+def finish_model(model: AnyModel, out: Path, n: int, **sampling: Any) -> Path:
+    """Save a trained model, mark it on n pictures for each kind of caption, and write its card."""
+    folder = model.save_pretrained(out / "model")
+    write_card(folder, model, marks_of(model, n=n, **sampling), **sampling)
     return folder
 
 
@@ -119,7 +108,8 @@ def go_on(
 def facts_of(name: str, preset: GanPreset | DiffusionPreset, trainer: Trainer) -> dict[str, Any]:
     """What a model keeps of its training."""
     record = data_record(preset.data)
-    return {"preset": name, "data": record, "train": vars(preset.train), "seconds": round(trainer.seconds)}
+    spent = {"seconds": round(trainer.seconds), "watt_hours": round(energy_wh(trainer.seconds), 1)}
+    return {"preset": name, "data": record, "train": vars(preset.train), **spent}
 
 
 def new_trainer(preset: GanPreset, device: torch.device) -> AdversarialTrainer:

@@ -38,7 +38,7 @@ CELLAR = ["errors", "torchvision_ops"]  # everybody may import these; they impor
 TOP = """
     presets recipes long_recipes runs
     models evaluation emoji_evaluation marks cards
-    generate demo doctor audit_command lesson widgets checks cli __main__
+    generate demo report doctor audit_command lesson widgets checks cli __main__
 """.split()
 TOP += [""]
 

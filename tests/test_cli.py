@@ -393,13 +393,13 @@ def test_the_demo_draws_trains_and_scores(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluation, "DIVERSITY_CAPTIONS", 4)
     out = tmp_path / "samples" / "demo"
     assert course("demo", "--seconds", 1, "--out", out, "--device", "cpu") == 0
-    assert names(out) == ["progress.png", "prompts.png", "report.json"]
+    assert names(out) == ["emoji.png", "progress.png", "prompts.png", "report.json"]
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert [row["model"] for row in report["rows"]] == ["shapes-32", "shapes-32-live"]
     assert all(row["n"] == 30 and 0 <= row["all"] <= 1 for row in report["rows"])
-    assert sum(report["prompts"].values()) == 4 and set(report["prompts"]) == set(demo.PROMPTS)
+    assert sum(report["prompts"].values()) == 12 and set(report["prompts"]) == {*demo.PROMPTS, *demo.EMOJI_PROMPTS}
     assert 0 < report["live"]["steps"] <= 50
-    for name in ("progress.png", "prompts.png"):
+    for name in ("emoji.png", "progress.png", "prompts.png"):
         with Image.open(out / name) as figure:
             assert min(figure.size) > 300 and len(figure.text["Description"]) > 100
     told = capsys.readouterr().out
@@ -408,4 +408,5 @@ def test_the_demo_draws_trains_and_scores(tmp_path, monkeypatch, capsys):
 
 def test_half_of_the_demos_prompts_were_held_out_of_the_training():
     assert [demo.is_heldout(prompt) for prompt in demo.PROMPTS].count(True) == 4
+    assert [demo.is_heldout(prompt) for prompt in demo.EMOJI_PROMPTS] == [True] * 8 + [False] * 4
     assert sum(prompt.isascii() for prompt in demo.PROMPTS) == 4
