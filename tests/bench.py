@@ -15,10 +15,12 @@ import sys  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
+from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
+from textbook import TextbookTrainer  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
 from course_lib import layers, optim  # noqa: E402
@@ -26,11 +28,11 @@ from course_lib.cards import machine  # noqa: E402
 from course_lib.data import CaptionedFolder, CaptionedShapes  # noqa: E402
 from course_lib.evaluation import format_table  # noqa: E402
 from course_lib.images import to_pil  # noqa: E402
-from course_lib.long_recipes import new_trainer  # noqa: E402
-from course_lib.losses import bce_with_logits  # noqa: E402
+from course_lib.long_recipes import embed, new_trainer  # noqa: E402
 from course_lib.presets import get_preset  # noqa: E402
+from course_lib.text_encoder import load_text_encoder  # noqa: E402
 from course_lib.text_to_image import TextToImage  # noqa: E402
-from course_lib.training import EmbeddedPictures, step_random  # noqa: E402
+from course_lib.training import EmbeddedPictures  # noqa: E402
 
 ROUNDS = 15
 
@@ -79,37 +81,13 @@ def convolution_row() -> dict:
 
 
 def step_rows() -> list[dict]:
-    """One training step of `shapes-32` beside the textbook's."""
+    """One training step of `shapes-32` beside the textbook's, both fed as they are in a run."""
     preset = get_preset("shapes-32")
-    size = preset.generator.text_size
-    pictures = torch.randint(0, 256, (500, 3, 32, 32), dtype=torch.uint8)
-    data = EmbeddedPictures(pictures, torch.randn(500, size), torch.zeros(size))
-    ours, theirs = (new_trainer(preset, torch.device("cpu")) for _ in range(2))
-    for player in (theirs.generator, theirs.discriminator):
-        player.to(memory_format=torch.contiguous_format)
-
-    def textbook() -> None:
-        """Two generator passes, three discriminator passes of every picture, gradients nobody uses."""
-        batch = data.batch(preset.train, step_random(0, theirs.steps_done))
-        real, ones = batch.images.contiguous(), torch.ones(preset.train.batch_size)
-        for player, optimizer in (
-            (theirs.discriminator, theirs.discriminator_optimizer),
-            (theirs.generator, theirs.generator_optimizer),
-        ):
-            fake = theirs.generator(torch.randn(len(real), preset.generator.z_size), batch.texts).contiguous()
-            if player is theirs.discriminator:
-                loss = bce_with_logits(player(real, batch.texts), ones)
-                loss = loss + bce_with_logits(player(fake.detach(), batch.texts), 0 * ones) / 2
-                loss = loss + bce_with_logits(player(real, batch.wrong_texts), 0 * ones) / 2
-            else:
-                loss = bce_with_logits(theirs.discriminator(fake, batch.texts), ones)
-            theirs.generator_optimizer.zero_grad()
-            theirs.discriminator_optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        theirs.steps_done += 1
-
-    return [ratio("a training step, beside the textbook loop", lambda: ours.step(data), textbook, "< 1", 31)]
+    dataset, (encoder, tokenizer) = preset.data.dataset(), load_text_encoder(preset.text_encoder)
+    ours, theirs = new_trainer(preset, torch.device("cpu")), TextbookTrainer(preset, dataset)
+    data = embed(replace(preset.data, length=2000).dataset(), encoder, tokenizer, torch.device("cpu"))
+    row = ratio("a training step, beside the textbook loop", lambda: ours.step(data), theirs.step, "<= 0.33", 31)
+    return [row]
 
 
 def absolute_rows() -> list[dict]:
