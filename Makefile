@@ -8,7 +8,7 @@ MAKES_VENVS := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
 RUNS := import sys, pip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lab bench clean FORCE
+.PHONY: help demo test test-quick lab notebooks bench clean FORCE
 .NOTPARALLEL:
 .SUFFIXES:
 
@@ -30,6 +30,9 @@ test-quick: $(VENV)/.ready-dev ## units and parity only
 lab: $(VENV)/.ready-run ## open the notebooks in JupyterLab, on this machine only
 	@if [ -d notebooks ]; then page=/lab/tree/notebooks; else page=/lab; fi; set -x; \
 	$(PY) -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=$$page
+
+notebooks: $(VENV)/.ready-dev ## write and run the lessons whose text has changed; ONLY="03 07" or ONLY=all: those
+	$(PY) tests/build_notebooks.py $(ONLY)
 
 bench: $(VENV)/.ready-dev ## how fast our parts are beside torch's own
 	$(PY) tests/bench.py

@@ -1,0 +1,353 @@
+"""What the lessons share: the first cell, figures with alt text, tables, and the map of the house.
+
+Not a chapter: no lesson builds this, and nothing here computes what a lesson teaches. A figure reaches the page as an
+HTML image with its alt text, because that is what screen readers find in every notebook program, and as a plain PNG
+for pages that show no HTML.
+"""
+
+import base64
+import html
+import io
+import os
+import random
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when torch is imported: idle threads sleep
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # lessons download nothing
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from course_lib.errors import CourseError
+from course_lib.images import COLORBLIND_SAFE, figure_style, image_grid_figure
+from course_lib.runs import choose_device
+from course_lib.torchvision_ops import ensure_torchvision_ops
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 100  # a figure 8 inches wide is 800 pixels wide on the page, drawn twice as fine for sharp screens
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "figure.titlesize": 13,
+    "figure.titleweight": "bold",
+    "font.size": 10.5,
+    "grid.color": "#e4e4e4",
+    "legend.frameon": False,
+    "lines.linewidth": 2.2,
+}
+
+
+class Chapter(NamedTuple):
+    """A chapter's title and the modules that its lesson builds."""
+
+    title: str
+    modules: tuple[str, ...]
+
+
+CHAPTERS = (
+    Chapter("Start here", ()),
+    Chapter("Pictures as tensors", ("images",)),
+    Chapter("Words and pictures", ("data.captions", "data.shapes", "data.emoji", "data.folder", "data.audit")),
+    Chapter("Losses", ("losses",)),
+    Chapter("Optimisers", ("optim",)),
+    Chapter("Convolutions", ("layers",)),
+    Chapter("Image encoder", ("fit", "checkpoint", "image_encoder")),
+    Chapter("Text encoder", ("tokenizer", "text_encoder")),
+    Chapter("Text meets image", ("alignment",)),
+    Chapter("A first generator", ("vae",)),
+    Chapter("The adversarial game", ("gan",)),
+    Chapter("Listening to text", ("text_gan",)),
+    Chapter("Training", ("training", "listeners")),
+    Chapter("Training at scale", ("scale",)),
+    Chapter("Sampling", ("text_to_image",)),
+    Chapter("Judging pictures", ("image_metrics", "metrics")),
+    Chapter("What Imagen really is", ("denoising", "unet", "diffusion", "diffusion_training")),
+    Chapter("Errata", ("provenance",)),
+)
+FLOORS = ((0,), (15, 16, 17), (12, 13, 14), (9, 10, 11), (6, 7, 8), (1, 2, 3, 4, 5))  # the roof first
+
+
+def setup(seed: int = 0) -> torch.device:
+    """Every lesson's first call: fixed seeds, one thread, errors in words; returns the device to compute on.
+
+    One thread adds numbers up in the same order on every machine, so that the printed digits agree with yours.
+
+    Args:
+        seed: of Python's, NumPy's and torch's random numbers.
+    Returns:
+        The CPU, unless the environment variable COURSE_DEVICE says cuda or auto.
+    Raises:
+        CourseError: COURSE_DEVICE is something else, or asks for a GPU that is not there.
+    """
+    ensure_torchvision_ops()
+    _explain_errors()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    return choose_device(os.environ.get("COURSE_DEVICE", "cpu"))
+
+
+def _explain_errors() -> None:
+    """In a notebook, a reader's typical mistakes give a sentence in place of a stack trace."""
+    from IPython import get_ipython
+
+    if (shell := get_ipython()) is not None:
+        shell.set_custom_exc((CourseError, NameError), _tell)
+
+
+def _tell(shell: Any, kind: type, error: Exception, trace: Any, tb_offset: int | None = None) -> None:
+    shell._showtraceback(kind, error, [explain(error)])  # the cell still counts as failed
+
+
+def explain(error: Exception) -> str:
+    """The sentence for a CourseError or a NameError.
+
+    >>> explain(NameError("name 'logits' is not defined", name="logits"))
+    '"logits" is not known yet: a cell above was not run. Menu Run > Run All Above Selected Cell, then this one again.'
+    """
+    if isinstance(error, NameError):
+        remedy = "Menu Run > Run All Above Selected Cell, then this one again."
+        return f'"{error.name}" is not known yet: a cell above was not run. {remedy}'
+    return str(error)
+
+
+def show(figure: "Figure", alt: str) -> None:
+    """Put a figure on the page, with alt text.
+
+    Args:
+        figure: matplotlib's.
+        alt: what it shows, for a reader who cannot see it: the axes' meaning and what there is to notice.
+    Raises:
+        ValueError: alt is too short to say that.
+    """
+    if len(alt) < 15:  # counted in characters: Chinese has no spaces
+        raise ValueError(f'alt="{alt}" says too little; tell in a sentence or two what the figure shows')
+    alt = " ".join(alt.split())
+    figure.savefig(drawn := io.BytesIO(), format="png", dpi=2 * DPI, facecolor="white")
+    picture = Image.open(drawn).convert("RGB")
+    if not any(axis.images for axis in figure.axes):
+        picture = picture.quantize(256, dither=Image.Dither.NONE)  # lines need no more colours: a third of the size
+    picture.save(png := io.BytesIO(), "PNG", optimize=True)
+    code, width = base64.b64encode(png.getvalue()).decode(), picture.width // 2
+    image = f'<img alt="{html.escape(alt)}" width="{width}" src="data:image/png;base64,{code}">'
+    page = {"text/plain": f"Figure: {alt}", "text/html": image, "image/png": code}
+    _display(page, {"image/png": {"alt": alt, "width": width}})
+
+
+def _display(page: Mapping[str, str], metadata: Mapping[str, Any] | None = None) -> None:
+    from IPython import get_ipython
+    from IPython.display import display
+
+    if get_ipython() is None:  # a script or a test
+        print(page["text/plain"])
+    else:
+        display(dict(page), raw=True, metadata=dict(metadata or {}))
+
+
+@contextmanager
+def figure(
+    title: str, alt: str, columns: int = 1, rows: int = 1, size: tuple[float, float] | None = None
+) -> Iterator["Axes | np.ndarray"]:
+    """`with figure(title, alt) as axis:` draw with matplotlib's own commands; at the end the figure is shown.
+
+    Args:
+        title: over the whole figure.
+        alt: as in `show`.
+        columns, rows: how many axes.
+        size: inches (width, height); at most 9 wide fits a page.
+    Yields:
+        One Axes, or an array of them: (columns,), (rows,) or (rows, columns).
+    Raises:
+        ValueError: an axis has no label; those that hold pictures, or are switched off, need none.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    width = {1: 6.5}.get(columns, 9)
+    with figure_style(), matplotlib.rc_context(STYLE):
+        drawing = Figure(size or (width, 3.4 * rows), layout="constrained")
+        drawing.suptitle(title, parse_math=False)
+        axes = drawing.subplots(rows, columns)
+        yield axes
+        for axis in np.ravel(axes):  # a colour bar is not among them
+            if axis.axison and not axis.images and not (axis.get_xlabel() and axis.get_ylabel()):
+                raise ValueError(f'an axis of "{title}" has no label; axis.set(xlabel=..., ylabel=...)')
+        show(drawing, alt)
+
+
+def lines(
+    x: Tensor | Sequence[float],
+    curves: Mapping[str, Tensor | Sequence[float]],
+    title: str,
+    labels: tuple[str, str],
+    alt: str,
+    **settings: Any,
+) -> None:
+    """The most frequent figure: curves over one axis, a legend beside them.
+
+    Args:
+        x: N numbers.
+        curves: name -> N numbers.
+        title, alt: as in `figure`.
+        labels: of the x and the y axis, with units.
+        settings: what `Axes.set` takes, such as ylim=(0, 5) or yscale="log".
+    """
+    with figure(title, alt, size=(8, 3.6)) as axis:
+        for (name, y), dash in zip(curves.items(), ("-", "--", "-.", ":") * len(curves), strict=False):
+            axis.plot(_numbers(x), _numbers(y), dash, label=name)  # told apart by dashes too, not only by colour
+        axis.set(xlabel=labels[0], ylabel=labels[1], **settings)
+        if len(curves) > 1:
+            axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
+def heatmap(
+    values: Tensor, title: str, labels: tuple[Sequence[str], Sequence[str]], alt: str, digits: int | None = 2
+) -> None:
+    """A matrix as coloured cells with the numbers in them.
+
+    Args:
+        values: (R, C).
+        title, alt: as in `figure`.
+        labels: R names of the rows and C names of the columns, in Latin letters.
+        digits: after the point; None leaves the numbers out, for a large matrix.
+    Raises:
+        ValueError: the labels do not fit the matrix.
+    """
+    matrix, (down, across) = _numbers(values), labels
+    if matrix.shape != (len(down), len(across)):
+        raise ValueError(f"values {matrix.shape} need as many labels, found {len(down)} and {len(across)}")
+    with figure(title, alt, size=(min(9, 2.8 + 0.62 * len(across)), 1.5 + 0.42 * len(down))) as axis:
+        drawn = axis.imshow(matrix, aspect="auto")
+        axis.grid(False)
+        axis.set_xticks(range(len(across)), [textwrap.fill(name, 14) for name in across], rotation=40, ha="right")
+        axis.set_yticks(range(len(down)), down)
+        axis.figure.colorbar(drawn, shrink=0.8)
+        for (row, column), value in np.ndenumerate(matrix) if digits is not None else ():
+            dark = drawn.norm(value) < 0.55
+            number = f"{value:.{digits}f}"
+            axis.text(column, row, number, ha="center", va="center", fontsize=9, color="white" if dark else "black")
+
+
+def pictures(
+    images: Tensor, captions: Sequence[str] | None = None, title: str = "", columns: int = 4, alt: str = ""
+) -> None:
+    """Pictures in a grid with their captions; Chinese ones stand below as text, so that no font is needed.
+
+    Args:
+        images: (B, 3, H, W) in [-1, 1], on any device.
+        captions: B lines, or None.
+        title: over the grid.
+        columns: pictures in a row; with more than 4 a page makes the captions hard to read.
+        alt: as in `show`; by default title and captions.
+    """
+    import matplotlib
+
+    latin = all(caption.isascii() for caption in captions or ())
+    over = captions if latin else [f"({number})" for number in range(1, len(images) + 1)]
+    with matplotlib.rc_context(STYLE):
+        drawing = image_grid_figure(images.detach().cpu(), over, columns, title)
+    show(drawing, alt or f"{title}: {'; '.join(captions or [f'{len(images)} pictures'])}")
+    if not latin:
+        items = "".join(f"<li>{html.escape(caption)}</li>" for caption in captions)
+        plain = "\n".join(f"({number}) {caption}" for number, caption in enumerate(captions, start=1))
+        _display({"text/plain": plain, "text/html": f"<ol>{items}</ol>"})
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows of one kind as a table; numbers are rounded to four digits, True is "yes".
+
+    Args:
+        rows: one mapping for each, column name -> text or number; all with the same columns.
+    """
+    columns = list(rows[0])
+    cells = [[_cell(row[name]) for name in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    plain = [
+        "  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)) for line in [columns, *cells]
+    ]
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in line)}</tr>" for line in cells)
+    page = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    _display({"text/plain": "\n".join(line.rstrip() for line in plain), "text/html": page})
+
+
+def compare(parts: Mapping[str, tuple[Any, Any]]) -> None:
+    """Show that ours equals theirs: a table with both, "exact" or "close", and the largest difference.
+
+    Args:
+        parts: what is compared -> (ours, theirs), numbers or tensors of one shape.
+    Raises:
+        AssertionError: a part differs by more than rounding; the table is shown first.
+        ValueError: the shapes of a part differ.
+    """
+    rows, wrong = [], []
+    for name, pair in parts.items():
+        ours, theirs = (torch.as_tensor(side).detach().cpu() for side in pair)
+        if ours.shape != theirs.shape:
+            raise ValueError(f"{name}: ours {tuple(ours.shape)} and theirs {tuple(theirs.shape)} differ in shape")
+        verdict, difference = _agreement(ours, theirs)
+        wrong += [name] if verdict == "DIFFERENT" else []
+        rows.append({"": name, "ours": _short(ours), "theirs": _short(theirs), "equal": verdict})
+        rows[-1]["largest difference"] = f"{difference:.0e}" if difference else "0"
+    table(rows)
+    if wrong:
+        raise AssertionError(f"different by more than rounding: {', '.join(wrong)}")
+
+
+def _agreement(ours: Tensor, theirs: Tensor) -> tuple[str, float]:
+    """ "exact", "close" (as torch.testing sees it for these numbers' precision) or "DIFFERENT", and by how much."""
+    if torch.equal(ours, theirs):
+        return "exact", 0.0
+    gaps = (ours.double() - theirs.double()).abs()
+    try:
+        torch.testing.assert_close(ours, theirs, equal_nan=True, check_dtype=False)
+    except AssertionError:
+        return "DIFFERENT", gaps.max().item()
+    return "close", gaps.nan_to_num(0).max().item()
+
+
+def house(chapter: int) -> str:
+    """The house of the course as a Mermaid diagram, the chapter's room lit; it stands in the lesson's first cell.
+
+    Rooms that earlier chapters built are blue, those of later chapters pale.
+    """
+    rooms = []
+    for floor in FLOORS:
+        rooms += [f'  c{number:02}["{number:02} {CHAPTERS[number].title}"]:{15 // len(floor)}' for number in floor]
+    built = [f"c{number:02}" for number in range(chapter)]
+    lines = ["block-beta", "  columns 15", *rooms, "  classDef default fill:#f4f4f4,stroke:#999,color:#222"]
+    if built:
+        lines += ["  classDef built fill:#cfe6f5,stroke:#0072B2,color:#222", f"  class {','.join(built)} built"]
+    lines += [f"  classDef lit fill:{COLORBLIND_SAFE[6]},stroke:#222,stroke-width:3px,color:#000"]
+    return "\n".join([*lines, f"  class c{chapter:02} lit"])
+
+
+def _numbers(values: Any) -> np.ndarray:
+    return torch.as_tensor(values).detach().cpu().double().numpy()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float | Tensor):
+        return _short(torch.as_tensor(value).detach())
+    return str(value)
+
+
+def _short(values: Tensor) -> str:
+    """A number, a few of them, or the shape of many."""
+    if values.numel() == 1:
+        return f"{values.item():.4g}"
+    few = values.ndim == 1 and len(values) <= 4
+    return f"[{', '.join(f'{value:.4g}' for value in values.tolist())}]" if few else f"shape {tuple(values.shape)}"
