@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from course_lib.checkpoint import dataclass_from_dict, find_checkpoint, load_checkpoint, load_weights
-from course_lib.data.captions import SINGLE
+from course_lib.data.captions import PAIR, SINGLE, scene_of
 from course_lib.data.shapes import CaptionedShapes
 from course_lib.diffusion import DiffusionTextToImage
 from course_lib.image_metrics import kernel_distance, precision_recall
@@ -24,18 +24,19 @@ PAPERS = {
     "English, unseen wording": ("en", "unseen"),
     "Chinese, unseen wording": ("zh", "unseen"),
 }
+SCENES = {"single": ("single",), "pair": ("pair",), "mixed": ("single", "pair")}  # of training -> examined apart
 DIVERSITY_CAPTIONS, DIVERSITY_SAMPLES = 64, 8
 SWEEP = (0, 5, 20), (1.0, 2.0, 5.0)  # steps of refinement and guidance scales
 DIFFUSION_SWEEP = (10, 50), (1.0, 1.5, 2.0, 3.0, 5.0)  # steps from noise to picture and guidance scales
 
 
-def load_judge(image_size: int) -> AttributeJudge:
-    """The shipped judge for pictures of this size, in eval mode.
+def load_judge(image_size: int, scene: str = "single") -> AttributeJudge:
+    """The shipped judge for pictures of this size and of one object ("single") or two ("pair"), in eval mode.
 
     Raises:
         CourseError: there is none, or it is damaged.
     """
-    folder = find_checkpoint(f"judge-{image_size}")
+    folder = find_checkpoint(f"judge-{image_size}" + ("-pairs" if scene == "pair" else ""))
     tensors, config = load_checkpoint(folder)
     judge = AttributeJudge(dataclass_from_dict(JudgeConfig, config.get("judge"), folder / "config.json"))
     load_weights(judge, tensors, folder)
@@ -50,25 +51,27 @@ def accuracy(
     language: str = "en",
     captions: str = "canonical",
     seed: int = 0,
+    scene: str = "single",
     **sampling: Any,
 ) -> dict[str, float]:
     """Attribute accuracy of `n` pictures, each drawn from a caption of its own.
 
     Args:
-        model, judge: of one picture size.
-        split, language, captions, seed: of the captions; see `CaptionedShapes`.
+        model, judge: of one picture size, the judge for this scene.
+        split, language, captions, seed, scene: of the captions; see `CaptionedShapes`.
         sampling: steps_per_sample and guidance_scale of `TextToImage.sample`.
     Returns:
         attribute -> share right, and "all".
     """
-    exam = CaptionedShapes(split, model.image_size, seed, language, n, captions, grammar=grammar_of(model))
+    exam = CaptionedShapes(split, model.image_size, seed, language, n, captions, scene, grammar_of(model))
     images = model.sample([exam.caption(i) for i in range(n)], n_samples=1, seed=seed, **sampling)
     return attribute_accuracy(judge, images.cpu(), [exam.attributes(i) for i in range(n)])
 
 
 def diversity(model: TextToImage, split: str = "heldout", seed: int = 0, **sampling: Any) -> float:
     """`metrics.diversity_ratio` over 64 captions and 8 pictures for each."""
-    exam = CaptionedShapes(split, model.image_size, seed, length=DIVERSITY_CAPTIONS, grammar=grammar_of(model))
+    drawn_from = {"grammar": grammar_of(model), "scene": scene_of_training(model)}
+    exam = CaptionedShapes(split, model.image_size, seed, length=DIVERSITY_CAPTIONS, **drawn_from)
     captions = [exam.caption(i) for i in range(len(exam))]
     generated = model.sample(captions, DIVERSITY_SAMPLES, seed=seed, **sampling).cpu()
     real = torch.cat([pictures_like(exam.attributes(i), model.image_size, seed + i) for i in range(len(exam))])
@@ -77,9 +80,11 @@ def diversity(model: TextToImage, split: str = "heldout", seed: int = 0, **sampl
 
 
 def pictures_like(scene: dict[str, str], image_size: int, seed: int) -> Tensor:
-    """Eight real pictures of one scene: (8, 3, S, S)."""
-    real = CaptionedShapes("all", image_size, seed, length=DIVERSITY_SAMPLES)
-    real.combinations, real.order = [tuple(scene[name] for name in SINGLE)], [0] * DIVERSITY_SAMPLES
+    """Eight real pictures of one scene, of one object or two: (8, 3, S, S)."""
+    kind = scene_of(scene)
+    real = CaptionedShapes("all", image_size, seed, length=DIVERSITY_SAMPLES, scene=kind)
+    names = SINGLE if kind == "single" else PAIR
+    real.combinations, real.order = [tuple(scene[name] for name in names)], [0] * DIVERSITY_SAMPLES
     return real.images(range(DIVERSITY_SAMPLES))
 
 
@@ -89,14 +94,21 @@ def grammar_of(model: TextToImage) -> str:
     return str(data.get("grammar", "full")) if isinstance(data, dict) else "full"
 
 
+def scene_of_training(model: TextToImage) -> str:
+    """The scenes that a model was trained on, as its checkpoint says; "single" if it says nothing."""
+    data = model.training_facts.get("data")
+    return str(data.get("scene", "single")) if isinstance(data, dict) else "single"
+
+
 def evaluate(model: TextToImage, split: str = "heldout", n: int = 2000, seed: int = 0, **sampling: Any) -> dict:
     """All marks of a model on one split, with what is needed to repeat them."""
-    judge = load_judge(model.image_size).to(model.device)
-    papers = {
-        name: accuracy(model, judge, split, n, language, captions, seed, **sampling)
-        for name, (language, captions) in PAPERS.items()
-    }
-    marks = {"split": split, "n": n, "seed": seed, "grammar": grammar_of(model), **sampling, "accuracy": papers}
+    marks = {"split": split, "n": n, "seed": seed, "grammar": grammar_of(model), **sampling}
+    for scene in SCENES[scene_of_training(model)]:
+        judge = load_judge(model.image_size, scene).to(model.device)
+        marks["accuracy" if scene == "single" else "pairs"] = {
+            name: accuracy(model, judge, split, n, language, captions, seed, scene, **sampling)
+            for name, (language, captions) in PAPERS.items()
+        }
     return marks | {"diversity": diversity(model, split, seed, **sampling)}
 
 
@@ -133,8 +145,8 @@ def training_pictures(model: TextToImage, most: int = 5000) -> Tensor:
 
 def real_and_drawn(model: TextToImage, split: str, n: int, seed: int, **sampling: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Real pictures, other real pictures, and generated ones, N of each: (N, 3, S, S)."""
-    grammar = grammar_of(model)
-    real, again = (CaptionedShapes(split, model.image_size, seed + k, length=n, grammar=grammar) for k in (0, 1))
+    kind = {"length": n, "grammar": grammar_of(model), "scene": scene_of_training(model)}
+    real, again = (CaptionedShapes(split, model.image_size, seed + k, **kind) for k in (0, 1))
     drawn = model.sample([again.caption(i) for i in range(n)], 1, seed=seed, **sampling).cpu()
     return real.images(range(n)), again.images(range(n)), drawn
 
@@ -161,7 +173,7 @@ def format_table(rows: list[dict[str, Any]]) -> str:
 
 def _cell(name: str, value: Any) -> str:
     if isinstance(value, float):
-        return f"{100 * value:.1f} %" if name in (*SINGLE, "all") else f"{value:.2f}"
+        return f"{100 * value:.1f} %" if name in (*SINGLE, *PAIR, "all") else f"{value:.2f}"
     return str(value)
 
 

@@ -2,7 +2,9 @@
 
 For shapes the truth is known, so a picture can be marked like an exam: a classifier that was trained on real pictures
 only, the judge, reads size, colour, shape, position and background off a generated picture, and the marks are compared
-with the caption. Diversity asks whether eight pictures for one caption differ as much as eight real ones do.
+with the caption. No picture of two objects tells which one the caption named first; so the judge calls first the one
+that stands left or above, and the caption is put the same way before the two are compared. Diversity asks whether eight
+pictures for one caption differ as much as eight real ones do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,33 +14,62 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from course_lib.data.captions import SINGLE
-from course_lib.data.shapes import CaptionedShapes
+from course_lib.data.captions import PAIR, SINGLE, scene_of
+from course_lib.data.shapes import CaptionedShapes, told_from_the_other
+from course_lib.errors import CourseError, nearest
 from course_lib.fit import fit, warmup_cosine
 from course_lib.image_encoder import ImageEncoder, ImageEncoderConfig
 from course_lib.losses import cross_entropy
 from course_lib.optim import Adam
 
+READABLE = {  # what a judge can read off a picture: scene -> attribute -> values
+    "single": SINGLE,
+    "pair": {**PAIR, "relation": ("left of", "above")},
+}
+
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """Size of a judge: pixels, and channels after the first convolution of its encoder."""
+    """Size of a judge: pixels, channels after the first convolution of its encoder; and the scenes it reads, "single"
+    or "pair"."""
 
     image_size: int = 32
     width: int = 32
+    scene: str = "single"
+
+    def __post_init__(self):
+        if self.scene not in READABLE:
+            raise CourseError(f'scene="{self.scene}" is nothing a judge reads; {nearest(self.scene, READABLE)}')
+
+
+def canonical_pair(scene: Mapping[str, str]) -> Mapping[str, str]:
+    """A scene of two objects, told from the one that stands left or above.
+
+    "A red circle left of a blue square" and "a blue square right of a red circle" are one picture and have one
+    canonical form: two scenes show the same picture if and only if their canonical forms are equal.
+
+    Args:
+        scene: every attribute of `PAIR`.
+    Returns:
+        The scene itself, or the scene told from the other object; its relation is "left of" or "above".
+    """
+    if scene["relation"] in READABLE["pair"]["relation"]:
+        return scene
+    return dict(zip(PAIR, told_from_the_other(tuple(scene[name] for name in PAIR)), strict=True))
 
 
 class AttributeJudge(Module):
-    """A classifier that reads every attribute of `SINGLE` off a picture: one encoder, one softmax an attribute.
+    """A classifier that reads every attribute off a picture: one encoder, one softmax an attribute.
 
     Args:
-        config: sizes.
+        config: sizes, and which scenes it reads. Two objects are read in the order of `canonical_pair`.
     """
 
     def __init__(self, config: JudgeConfig):
         super().__init__()
         self.config = config
-        self.n_values = [len(values) for values in SINGLE.values()]
+        self.readable = READABLE[config.scene]
+        self.n_values = [len(values) for values in self.readable.values()]
         self.encoder = ImageEncoder(ImageEncoderConfig(config.image_size, config.width, sum(self.n_values)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -46,8 +77,17 @@ class AttributeJudge(Module):
         return self.encoder(images).split(self.n_values, dim=1)
 
     def labels(self, scenes: Sequence[Mapping[str, str]]) -> Tensor:
-        """Attribute dictionaries -> (B, A) the index of each value."""
-        return torch.tensor([[values.index(scene[name]) for name, values in SINGLE.items()] for scene in scenes])
+        """Attribute dictionaries -> (B, A) the index of each value, of pairs in canonical form.
+
+        Raises:
+            CourseError: a scene is not of the kind that the judge reads.
+        """
+        for scene in scenes:
+            if scene_of(scene) != self.config.scene:
+                remedy = f'use the judge of JudgeConfig(scene="{scene_of(scene)}")'
+                raise CourseError(f'{dict(scene)} is no scene="{self.config.scene}", which this judge reads; {remedy}')
+        told = map(canonical_pair, scenes) if self.config.scene == "pair" else scenes
+        return torch.tensor([[values.index(scene[name]) for name, values in self.readable.items()] for scene in told])
 
     @torch.no_grad()
     def read(self, images: Tensor, batch_size: int = 500) -> Tensor:
@@ -66,7 +106,7 @@ def damage(images: Tensor, random: torch.Generator) -> Tensor:
 def fit_judge(
     config: JudgeConfig, steps: int, batch_size: int, learning_rate: float, seed: int, progress: str | None = None
 ) -> AttributeJudge:
-    """Train a judge on real pictures of all combinations: it must know whatever it may be shown.
+    """Train a judge on real pictures of all combinations of its scenes: it must know whatever it may be shown.
 
     Args:
         config: of the judge.
@@ -79,7 +119,7 @@ def fit_judge(
     torch.manual_seed(seed)
     judge = AttributeJudge(config).to(memory_format=torch.channels_last)
     random = torch.Generator().manual_seed(seed)
-    pictures = CaptionedShapes("all", config.image_size, seed + 1, length=steps * batch_size)
+    pictures = CaptionedShapes("all", config.image_size, seed + 1, length=steps * batch_size, scene=config.scene)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         rows = range(step * batch_size, (step + 1) * batch_size)
@@ -97,14 +137,23 @@ def attribute_accuracy(judge: AttributeJudge, images: Tensor, scenes: Sequence[M
     """The share of pictures on which the judge sees what the caption said.
 
     Args:
-        judge: trained on real pictures of this size.
+        judge: trained on real pictures of this size and of such scenes.
         images: (N, 3, S, S) in [-1, 1].
         scenes: N attribute dictionaries.
     Returns:
-        attribute -> share in [0, 1]; "all": the share with every attribute right.
+        attribute -> share in [0, 1]; "all": the share with every attribute right. For pairs, color and shape are those
+        of the object that the caption names first, color2 and shape2 those of the other. Each is looked for where the
+        caption puts it: two objects that changed places cost their colours and shapes, not their relation.
+    Raises:
+        CourseError: a scene is not of the kind that the judge reads.
     """
     right = judge.read(images) == judge.labels(scenes)  # (N, A)
-    return dict(zip(SINGLE, right.float().mean(0).tolist(), strict=True)) | {"all": right.all(1).float().mean().item()}
+    names = list(judge.readable)
+    if judge.config.scene == "pair":  # from the canonical order back to the caption's
+        turned = torch.tensor([scene["relation"] not in judge.readable["relation"] for scene in scenes])
+        exchanged = [names.index(name) for name in ("color2", "shape2", "relation", "color", "shape", "background")]
+        right[turned] = right[turned][:, exchanged]
+    return dict(zip(names, right.float().mean(0).tolist(), strict=True)) | {"all": right.all(1).float().mean().item()}
 
 
 def mean_distance(images: Tensor) -> float:

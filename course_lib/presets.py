@@ -33,6 +33,7 @@ class ShapesConfig:
     captions: str = "varied"
     seed: int = 0
     grammar: str = "full"
+    scene: str = "single"
 
     def dataset(self, split: str = "train") -> CaptionedShapes:
         """The data set it describes."""
@@ -187,6 +188,9 @@ EMOJI_TEXT_SIZE = 128
 PRESETS: dict[str, Preset] = {
     "judge-32": JudgePreset("reads attributes off pictures of 32 x 32", JudgeConfig(32), FitConfig(steps=2000)),
     "judge-64": JudgePreset("reads attributes off pictures of 64 x 64", JudgeConfig(64, 16), FitConfig(steps=2000)),
+    "judge-64-pairs": JudgePreset(
+        "reads attributes off pictures of two objects, 64 x 64", JudgeConfig(64, 16, "pair"), FitConfig(steps=1000)
+    ),
     "gpt-captions": CaptionsPreset(
         "foretells the next token of English and Chinese captions",
         TextEncoderConfig(vocab_size=512, context_length=64, width=TEXT_SIZE, heads=4, layers=2),
@@ -198,6 +202,13 @@ PRESETS: dict[str, Preset] = {
         ImageEncoderConfig(32, 32, TEXT_SIZE),
         ShapesConfig(captions="noisy"),
         FitConfig(steps=2500),
+    ),
+    "align-shapes-64": AlignmentPreset(
+        "knows which caption belongs to which picture, of one object or of two",
+        "gpt-captions",
+        ImageEncoderConfig(64, 16, TEXT_SIZE),
+        ShapesConfig(64, length=40_000, captions="noisy", scene="mixed"),
+        FitConfig(steps=4000),
     ),
     "shapes-32": GanPreset(
         "draws the full grammar of shapes at 32 x 32",
@@ -213,6 +224,14 @@ PRESETS: dict[str, Preset] = {
         DiscriminatorConfig(32, text_size=TEXT_SIZE),
         ShapesConfig(length=8000),
         TrainConfig(steps=2000),
+    ),
+    "shapes-64": GanPreset(
+        "draws the full grammar of shapes at 64 x 64, one object or two and how they stand",
+        "align-shapes-64",
+        GeneratorConfig(64, text_size=TEXT_SIZE, condition_size=96, width=24),
+        DiscriminatorConfig(64, text_size=TEXT_SIZE),
+        ShapesConfig(64, length=40_000, scene="mixed"),
+        TrainConfig(steps=10_000),
     ),
     "vae-shapes-32": VAEPreset(
         "draws shapes from points of a latent space",

@@ -89,7 +89,12 @@ def alignment_scores(model: AlignmentModel, tokenizer: Tokenizer, preset: Alignm
         exam = preset.data.dataset("heldout")
         recall = {k: emoji_retrieval(model, tokenizer, exam, k) for k in (1, 10)}
         return {f"R@{k} among {len(exam)} held-out people": share for k, share in recall.items()}
-    return {f"R@1 among 192, {paper}": shapes_retrieval(model, tokenizer, *PAPERS[paper]) for paper in PAPERS}
+    scenes = ("single", "pair") if preset.data.scene == "mixed" else (preset.data.scene,)
+    return {
+        f"R@1 among 192 {scene}, {paper}": shapes_retrieval(model, tokenizer, scene, *PAPERS[paper])
+        for scene in scenes
+        for paper in PAPERS
+    }
 
 
 def emoji_retrieval(model: AlignmentModel, tokenizer: Tokenizer, exam: CaptionedPictures, k: int) -> float:
@@ -99,10 +104,10 @@ def emoji_retrieval(model: AlignmentModel, tokenizer: Tokenizer, exam: Captioned
         return retrieval(model.image_encoder(exam.images(range(len(exam)), model.log_scale.device)), texts, k)
 
 
-def shapes_retrieval(model: AlignmentModel, tokenizer: Tokenizer, language: str, captions: str) -> float:
-    """R@1 over the 192 held-out combinations: does each picture find its caption?"""
+def shapes_retrieval(model: AlignmentModel, tokenizer: Tokenizer, scene: str, language: str, captions: str) -> float:
+    """R@1 over 192 held-out combinations (of single objects these are all): does each picture find its caption?"""
     size = model.image_encoder.config.image_size
-    exam = CaptionedShapes("heldout", size, 0, language, len(combinations("single", "heldout")), captions)
+    exam = CaptionedShapes("heldout", size, 0, language, len(combinations("single", "heldout")), captions, scene)
     device = model.log_scale.device
     texts = embed_captions(model.text_encoder, tokenizer, [exam.caption(i) for i in range(len(exam))])
     with torch.no_grad():
@@ -114,7 +119,7 @@ def train_judge(name: str, preset: JudgePreset, out: Path, device: torch.device)
     started = time.monotonic()
     settings = preset.train
     judge = fit_judge(preset.judge, settings.steps, settings.batch_size, settings.learning_rate, settings.seed, "judge")
-    fresh = CaptionedShapes("all", preset.judge.image_size, seed=12345, length=10_000)
+    fresh = CaptionedShapes("all", preset.judge.image_size, 12345, length=10_000, scene=preset.judge.scene)
     scenes = [fresh.attributes(i) for i in range(len(fresh))]
     scores = attribute_accuracy(judge, torch.cat([fresh.images(rows) for rows in chunks(len(fresh))]), scenes)
     config = {"kind": "judge", "judge": vars(preset.judge)}

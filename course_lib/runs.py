@@ -14,7 +14,7 @@ import torch
 from course_lib import long_recipes, recipes
 from course_lib.diffusion import DiffusionTextToImage
 from course_lib.errors import CourseError
-from course_lib.evaluation import load_judge
+from course_lib.evaluation import SCENES, load_judge
 from course_lib.presets import (
     AlignmentPreset,
     CaptionsPreset,
@@ -91,7 +91,8 @@ def require_parts(preset: Preset) -> None:
     if isinstance(preset, DiffusionPreset) and preset.base is not None:
         DiffusionTextToImage.from_pretrained(preset.base)
     if isinstance(preset, GanPreset | DiffusionPreset) and not isinstance(preset.data, EmojiConfig):
-        load_judge(preset.data.image_size)
+        for scene in SCENES[preset.data.scene]:
+            load_judge(preset.data.image_size, scene)
 
 
 def resume_run(out: Path, device: torch.device) -> Path | None:

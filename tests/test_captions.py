@@ -55,6 +55,46 @@ def test_every_template_with_every_synonym_is_read_back(key):
                 assert parse(fill(template, words))[name] == value, (template, word)
 
 
+@pytest.mark.parametrize(
+    ("text", "first", "relation", "second"),
+    [
+        ("a red star left of a blue ring", "red star", "left of", "blue ring"),
+        ("to the left of a blue ring there is a red star", "red star", "left of", "blue ring"),
+        ("on gray: below a blue ring, a red star", "red star", "below", "blue ring"),
+        ("a blue ring with a red star over it", "red star", "above", "blue ring"),
+        ("红色星形在蓝色圆环的左边", "red star", "left of", "blue ring"),
+        ("蓝色圆环的左边有一个红色星形", "red star", "left of", "blue ring"),
+        ("在蓝色的圆环下面画一个红色的星星", "red star", "below", "blue ring"),
+        ("上面是红色星形，下面是蓝色圆环", "red star", "above", "blue ring"),
+    ],
+)
+def test_the_relation_tells_which_of_two_objects_stands_there(text, first, relation, second):
+    said = parse(text)
+    assert f"{said['color']} {said['shape']}" == first and f"{said['color2']} {said['shape2']}" == second
+    assert said["relation"] == relation
+
+
+@pytest.mark.parametrize("style", ["varied", "noisy"])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_varied_captions_of_pairs_name_both_objects_and_sometimes_no_background(language, style):
+    silent = 0
+    for i, scene in enumerate(PAIRS):
+        caption = describe(scene, language, style, seed=i)
+        unsaid = scene.items() - parse(caption).items()
+        assert unsaid <= {("background", scene["background"])}, caption
+        silent += len(unsaid)
+    assert 0.08 < silent / len(PAIRS) < 0.12
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_pairs_are_told_from_either_end(language):
+    pair = {"color": "red", "shape": "star", "relation": "above", "color2": "blue", "shape2": "triangle"}
+    captions = [describe(pair, language, "varied", seed=i) for i in range(400)]
+    star, triangle = WORDS[language]["star"], WORDS[language]["triangle"]
+    turned = sum(min(c.find(w) for w in triangle if w in c) < min(c.find(w) for w in star if w in c) for c in captions)
+    assert 0.15 < turned / len(captions) < 0.45
+
+
 def test_unseen_templates_are_never_used_in_training():
     for language, scene in itertools.product(LANGUAGES, ("single", "pair")):
         assert not set(TEMPLATES[language, scene, "seen"]) & set(TEMPLATES[language, scene, "unseen"])

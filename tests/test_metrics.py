@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from course_lib.data.captions import SINGLE
+from course_lib.checkpoint import dataclass_from_dict
+from course_lib.data.captions import PAIR, SINGLE
 from course_lib.data.shapes import CaptionedShapes
 from course_lib.errors import CourseError
 from course_lib.evaluation import load_judge
@@ -11,6 +12,7 @@ from course_lib.metrics import (
     AttributeJudge,
     JudgeConfig,
     attribute_accuracy,
+    canonical_pair,
     damage,
     diversity_ratio,
     fit_judge,
@@ -21,11 +23,22 @@ SCENES = [
     {"size": "small", "color": "red", "shape": "circle", "position": "top left", "background": "navy"},
     {"size": "large", "color": "blue", "shape": "ring", "position": "center", "background": "gray"},
 ]
+LEFT = {
+    "color": "red", "shape": "circle", "relation": "left of", "color2": "blue", "shape2": "star", "background": "gray",
+}  # fmt: skip
+RIGHT = {  # the same picture
+    "color": "blue", "shape": "star", "relation": "right of", "color2": "red", "shape2": "circle", "background": "gray",
+}  # fmt: skip
 
 
 @pytest.fixture
 def judge():
     return AttributeJudge(JudgeConfig(16, 2)).eval()
+
+
+@pytest.fixture
+def judge_of_pairs():
+    return AttributeJudge(JudgeConfig(16, 2, "pair")).eval()
 
 
 # ---- the judge
@@ -61,6 +74,65 @@ def test_reading_in_parts_changes_nothing(judge):
 def test_impossible_judges_are_refused():
     with pytest.raises(CourseError, match="width=1000000000"):
         AttributeJudge(JudgeConfig(16, 10**9))
+    with pytest.raises(CourseError, match='scene="mixed".*pair, single'):
+        JudgeConfig(scene="mixed")
+
+
+def test_a_judge_saved_before_there_were_pairs_reads_single_objects():
+    assert dataclass_from_dict(JudgeConfig, {"image_size": 64, "width": 16}, "config.json").scene == "single"
+
+
+# ---- pairs: a picture does not tell which object was named first
+
+
+def test_both_ways_to_tell_a_picture_have_one_canonical_form():
+    assert canonical_pair(LEFT) == canonical_pair(RIGHT) == LEFT
+    assert canonical_pair({**LEFT, "relation": "below"}) == {**RIGHT, "relation": "above"}
+    assert canonical_pair({**LEFT, "relation": "above"}) == {**LEFT, "relation": "above"}
+    assert canonical_pair({**LEFT, "relation": "right of"}) != LEFT  # the objects have changed places
+    assert list(canonical_pair(RIGHT)) == list(PAIR)
+
+
+def test_labels_of_pairs_are_canonical(judge_of_pairs):
+    left, right, below = judge_of_pairs.labels([LEFT, RIGHT, {**LEFT, "relation": "below"}]).tolist()
+    assert left == right == [0, 0, 0, 2, 3, 1]  # red circle, left of, blue star, gray
+    assert below == [2, 3, 1, 0, 0, 1]  # blue star, above, red circle, gray
+    assert [x.shape[1] for x in judge_of_pairs(torch.zeros(2, 3, 16, 16))] == [8, 8, 2, 8, 8, 3]
+
+
+@pytest.mark.parametrize("told", [LEFT, RIGHT])
+def test_a_pair_is_right_if_and_only_if_the_scene_is(judge_of_pairs, monkeypatch, told):
+    wrong = [{**told, name: next(v for v in PAIR[name] if v != told[name])} for name in PAIR]
+    shown = judge_of_pairs.labels([LEFT, RIGHT, *wrong])
+    for picture, right in zip(shown, [True, True, *[False] * 6], strict=True):
+        monkeypatch.setattr(judge_of_pairs, "read", lambda images, seen=picture: seen[None])
+        assert attribute_accuracy(judge_of_pairs, torch.zeros(1, 3, 16, 16), [told])["all"] == right
+
+
+def test_marks_of_pairs_belong_to_the_object_that_the_caption_names_first(judge_of_pairs, monkeypatch):
+    seen = judge_of_pairs.labels([{**LEFT, "color": "green", "background": "navy"}, {**LEFT, "shape": "ring"}])
+    monkeypatch.setattr(judge_of_pairs, "read", lambda images: seen)
+    images = torch.zeros(2, 3, 16, 16)
+    marks = {"color": 0.5, "shape": 0.5, "relation": 1, "color2": 1, "shape2": 1, "background": 0.5, "all": 0}
+    assert attribute_accuracy(judge_of_pairs, images, [LEFT, LEFT]) == marks
+    turned = {"color": 1, "shape": 1, "relation": 1, "color2": 0.5, "shape2": 0.5, "background": 0.5, "all": 0}
+    assert attribute_accuracy(judge_of_pairs, images, [RIGHT, RIGHT]) == turned
+    half = {"color": 0.5, "shape": 1, "relation": 1, "color2": 1, "shape2": 0.5, "background": 0.5, "all": 0}
+    assert attribute_accuracy(judge_of_pairs, images, [LEFT, RIGHT]) == half
+
+
+def test_objects_that_changed_places_have_wrong_colors_and_shapes(judge_of_pairs, monkeypatch):
+    seen = judge_of_pairs.labels([{**LEFT, "relation": "right of"}])
+    monkeypatch.setattr(judge_of_pairs, "read", lambda images: seen)
+    marks = attribute_accuracy(judge_of_pairs, torch.zeros(1, 3, 16, 16), [LEFT])
+    assert marks == {"color": 0, "shape": 0, "relation": 1, "color2": 0, "shape2": 0, "background": 1, "all": 0}
+
+
+def test_a_judge_refuses_scenes_that_it_cannot_read(judge, judge_of_pairs):
+    with pytest.raises(CourseError, match='is no scene="pair".*scene="single"'):
+        attribute_accuracy(judge_of_pairs, torch.zeros(1, 3, 16, 16), SCENES[:1])
+    with pytest.raises(CourseError, match='is no scene="single".*scene="pair"'):
+        judge.labels([*SCENES, LEFT])
 
 
 # ---- accuracy
@@ -117,6 +189,18 @@ def test_a_few_steps_make_a_judge_better_than_chance():
     exam = CaptionedShapes("all", 16, seed=5, length=300)
     marks = attribute_accuracy(judge, exam.images(range(300)), [exam.attributes(i) for i in range(300)])
     assert marks["background"] > 0.9 and marks["position"] > 0.8 and marks["color"] > 0.4, marks  # chance: 33, 20, 13 %
+
+
+def test_a_few_steps_on_pairs_tell_who_stands_where():
+    judge = fit_judge(JudgeConfig(16, 8, "pair"), steps=80, batch_size=64, learning_rate=5e-3, seed=0)
+    exam = CaptionedShapes("all", 16, seed=5, length=300, scene="pair")
+    images, scenes = exam.images(range(300)), [exam.attributes(i) for i in range(300)]
+    marks = attribute_accuracy(judge, images, scenes)
+    assert marks["background"] > 0.9 and marks["relation"] > 0.9, marks
+    assert min(marks["color"], marks["color2"]) > 0.4, marks  # chance: 13 %
+    opposite = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+    marks = attribute_accuracy(judge, images, [{**scene, "relation": opposite[scene["relation"]]} for scene in scenes])
+    assert max(marks["color"], marks["color2"]) < 0.3, marks
 
 
 # ---- diversity

@@ -6,8 +6,17 @@ import pytest
 import torch
 
 from course_lib.data import CaptionedShapes
-from course_lib.data.captions import PAIR, SINGLE, parse
-from course_lib.data.shapes import CENTERS, COLORS, JITTER, RADII, SHAPES, combinations, draw_object
+from course_lib.data.captions import PAIR, SINGLE, parse, scene_of
+from course_lib.data.shapes import (
+    CENTERS,
+    COLORS,
+    JITTER,
+    RADII,
+    SHAPES,
+    combinations,
+    draw_object,
+    told_from_the_other,
+)
 from course_lib.errors import CourseError
 
 AREAS = {  # of each shape at radius 1, by hand
@@ -83,6 +92,88 @@ def test_pair_relation_holds_in_the_picture():
         (y1, x1), (y2, x2) = (m.nonzero().float().mean(0).tolist() for m in (near_first, near_second))
         offset = {"left of": x2 - x1, "right of": x1 - x2, "above": y2 - y1, "below": y1 - y2}[scene["relation"]]
         assert offset > 10, scene
+
+
+def still(wanted: list[tuple[str, ...]]) -> torch.Tensor:
+    """The pictures of combinations without any chance in them: (N, 3, 64, 64)."""
+    pictures = CaptionedShapes("all", 64, length=len(wanted))
+    pictures.combinations, pictures.order = wanted, list(range(len(wanted)))
+    pictures.jitter = torch.zeros(len(wanted), 3, 7)
+    return pictures.images(range(len(wanted)))
+
+
+def test_told_from_the_other_object_a_pair_is_the_same_picture():
+    told = combinations("pair", "heldout")[:60]
+    turned = [told_from_the_other(c) for c in told]
+    assert all(a != b and told_from_the_other(b) == a for a, b in zip(told, turned, strict=True))
+    torch.testing.assert_close(still(told), still(turned))
+    places_changed = [(*c[:2], t[2], *c[3:]) for c, t in zip(told, turned, strict=True)]
+    assert (still(told) - still(places_changed)).abs().flatten(1).amax(1).min() > 0.1
+
+
+def test_pictures_are_the_same_in_every_release():
+    """Models were trained on them, and their scores are of these pictures."""
+    single, pair = (CaptionedShapes(image_size=32, seed=3, length=50, scene=scene) for scene in ("single", "pair"))
+    assert single.caption(0) == "a small yellow crescent at the center on navy"
+    assert pair.caption(0) == "a red crescent right of a pink ring on gray"
+    assert single.images(range(50)).double().mean().item() == pytest.approx(0.0613773, abs=1e-6)
+    assert pair.images(range(50)).double().mean().item() == pytest.approx(-0.0447372, abs=1e-6)
+
+
+# ---- one and two objects, mixed
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    return CaptionedShapes(image_size=32, length=200, scene="mixed", language="both", captions="varied", seed=1)
+
+
+def test_half_of_mixed_pictures_show_two_objects_in_both_languages(mixed):
+    kinds = [(scene_of(mixed.attributes(i)), mixed.caption(i).isascii()) for i in range(200)]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        (scene, ascii_only): 50 for scene in ("single", "pair") for ascii_only in (True, False)
+    }
+    for i in range(0, 200, 20):  # no stretch of the data set is of one kind
+        assert [kind for kind, _ in kinds[i : i + 20]].count("pair") == 10
+
+
+def test_mixed_pictures_are_drawn_as_those_of_their_kind(mixed):
+    images = mixed.images(range(200))
+    for scene in ("single", "pair"):
+        rows = [i for i in range(200) if scene_of(mixed.attributes(i)) == scene]
+        alone = CaptionedShapes("all", 32, length=len(rows), scene=scene)
+        alone.combinations, alone.order = mixed.combinations, [mixed.order[i] for i in rows]
+        alone.jitter = mixed.jitter[rows]
+        torch.testing.assert_close(images[rows], alone.images(range(len(rows))))
+    torch.testing.assert_close(mixed[3][0], images[3])
+    torch.testing.assert_close(mixed.images([150, 3, 1]), images[[150, 3, 1]])
+
+
+def test_mixed_captions_fit_the_picture(mixed):
+    for i in range(200):
+        said = parse(mixed.caption(i))
+        assert said.items() <= mixed.attributes(i).items() and len(said) >= 2, mixed.caption(i)
+
+
+def test_mixed_combinations_come_up_equally_often():
+    pictures = CaptionedShapes("heldout", 16, length=800, scene="mixed")
+    seen = [tuple(pictures.attributes(i).values()) for i in range(800)]
+    single, pair = [c for c in seen if len(c) == len(SINGLE)], [c for c in seen if len(c) == len(PAIR)]
+    assert {single.count(c) for c in single} == {2, 3} and len(set(single)) == 192  # 400 of 192
+    assert len(set(pair)) == len(pair) == 400
+
+
+def test_no_model_trained_on_mixed_scenes_has_seen_a_held_out_picture():
+    heldout, train = (set(combinations("mixed", split)) for split in ("heldout", "train"))
+    assert heldout == {*combinations("single", "heldout"), *combinations("pair", "heldout")}
+    assert train < {*combinations("single", "train"), *combinations("pair", "train")}
+    assert not train & heldout
+    pairs = [c for c in train if len(c) == len(PAIR)]
+    assert len(train) - len(pairs) == 1728 and len(pairs) > 0.8 * len(combinations("pair", "all"))
+    assert not {told_from_the_other(c) for c in pairs} & heldout
+    for k, values in enumerate(PAIR.values()):
+        assert {c[k] for c in pairs} == set(values)
+    assert len(combinations("mixed", "all")) == len({*combinations("single", "all"), *combinations("pair", "all")})
 
 
 def test_the_split_is_a_fixed_tenth():

@@ -147,11 +147,27 @@ TEMPLATES = {
         "a [{color} ]{shape} {relation} a [{color2} ]{shape2}[ on {background}]",
         "[on {background}, ]a [{color} ]{shape} {relation} a [{color2} ]{shape2}",
         "[{color} ]{shape} {relation} [{color2} ]{shape2}[, {background} background]",
+        "[{background} background, ]a [{color} ]{shape} {relation} a [{color2} ]{shape2}",
+        "a picture of a [{color} ]{shape} {relation} a [{color2} ]{shape2}[ on a {background} background]",
+        "please draw a [{color} ]{shape} {relation} a [{color2} ]{shape2}[ on a {background} canvas]",
+        "there is a [{color} ]{shape} {relation} a [{color2} ]{shape2}[ against {background}]",
+        "the [{color} ]{shape} is {relation} the [{color2} ]{shape2}[, on {background}]",
+        "two objects[ on {background}]: a [{color} ]{shape} {relation} a [{color2} ]{shape2}",
+        "[on a {background} background, ]{relation} a [{color2} ]{shape2} there is a [{color} ]{shape}",
+        "{relation} a [{color2} ]{shape2} is a [{color} ]{shape}[, {background} background]",
+        "a [{color2} ]{shape2} with a [{color} ]{shape} {relation} it[, on {background}]",
     ),
     ("en", "pair", "unseen"): ("draw one [{color} ]{shape} {relation} one [{color2} ]{shape2}[ against {background}]",),
     ("zh", "pair", "seen"): (
         "[{background}背景上，]一个[{color}]{shape}在一个[{color2}]{shape2}的{relation}",
         "[{color}]{shape}在[{color2}]{shape2}{relation}[，{background}背景]",
+        "[{background}底，]一个[{color}的]{shape}，位于一个[{color2}的]{shape2}的{relation}",
+        "图中[{color}]{shape}位于[{color2}]{shape2}的{relation}[，背景{background}]",
+        "请画一个[{color}]{shape}，放在[{color2}]{shape2}的{relation}[，{background}底]",
+        "两个图形[，{background}的背景]：[{color}]{shape}在[{color2}]{shape2}的{relation}",
+        "[{background}背景上，][{color2}]{shape2}的{relation}有一个[{color}]{shape}",
+        "[{color2}]{shape2}{relation}是[{color}]{shape}[，{background}底]",
+        "在[{color2}的]{shape2}{relation}画一个[{color}的]{shape}[，背景是{background}]",
     ),
     ("zh", "pair", "unseen"): ("请画[{color}的]{shape}，在[{color2}的]{shape2}的{relation}[，背景是{background}]",),
 }
@@ -242,21 +258,37 @@ def _lexicon() -> tuple[re.Pattern, dict[str, str]]:
     return re.compile("|".join(phrases)), meaning
 
 
+def _second_comes_first(phrases: list[str], found: list[str]) -> bool:
+    """Whether a text names the object that another one stands by before that other one.
+
+    English puts "left of" before the object it refers to, Chinese puts "左边" behind it. So where the relation stands
+    between the two, English names them in order ("a star left of a ring"), and Chinese does not ("圆环左边是星形").
+    Elsewhere it is the other way round ("left of a ring is a star", "星形在圆环左边").
+    """
+    place = next(i for i, value in enumerate(found) if value in PAIR["relation"])
+    between = sum(value in PAIR["shape"] for value in found[:place]) == 1
+    return between != phrases[place].isascii()
+
+
 def parse(text: str) -> dict[str, str]:
     """The attributes that a caption names; what it doesn't name is missing from the result.
 
-    With two shapes in the text the keys are those of `PAIR`, else those of `SINGLE`. Of two words for one attribute
-    the first counts. Understands both languages, any word order and every synonym.
+    With two shapes and a relation in the text the keys are those of `PAIR`, else those of `SINGLE`. Of two words for
+    one attribute the first counts. Understands both languages, any word order and every synonym.
 
     >>> parse("an azure hoop, tiny, on ivory")
     {'size': 'small', 'color': 'blue', 'shape': 'ring', 'background': 'cream'}
+    >>> parse("above a green heart is a red star")
+    {'color': 'red', 'shape': 'star', 'relation': 'above', 'color2': 'green', 'shape2': 'heart'}
     """
     pattern, meaning = _lexicon()
-    found = [meaning[m] for m in pattern.findall(unicodedata.normalize("NFKC", text).casefold())]
+    phrases = pattern.findall(unicodedata.normalize("NFKC", text).casefold())
+    found = [meaning[phrase] for phrase in phrases]
     by_kind = {name: [v for v in found if v in values] for name, values in {**SINGLE, **PAIR}.items()}
     if len(by_kind["shape"]) > 1 and by_kind["relation"]:
+        step = -1 if _second_comes_first(phrases, found) else 1
         for name in ("color", "shape"):
-            by_kind[name], by_kind[f"{name}2"] = by_kind[name][:1], by_kind[name][1:2]
+            by_kind[name], by_kind[f"{name}2"] = (by_kind[name][:1], by_kind[name][1:2])[::step]
         return {name: by_kind[name][0] for name in PAIR if by_kind[name]}
     return {name: by_kind[name][0] for name in SINGLE if by_kind[name]}
 

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from course_lib.data.captions import GRAMMARS, LANGUAGES, PAIR, SINGLE, STYLES, describe
+from course_lib.data.captions import GRAMMARS, LANGUAGES, PAIR, SINGLE, STYLES, describe, scene_of
 from course_lib.data.pictures import CaptionedPictures
 from course_lib.errors import CourseError, nearest
 from course_lib.images import require_image_size
@@ -45,6 +45,10 @@ CENTERS = {  # x to the right, y down, both in [-1, 1]
 RADII = {"large": 0.46, "small": 0.28, "pair": 0.36}  # in half image widths
 JITTER = {"place": 0.06, "radius": 0.07, "angle": math.radians(10), "shade": 0.05}  # uniform, plus or minus
 SPLITS = ("train", "heldout", "all")
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+# What the pictures of a data set show, in turn. "mixed" changes after two, for with both languages the captions change
+# after one: else all single objects would be described in English, all pairs in Chinese.
+TURNS = {"single": ("single",), "pair": ("pair",), "mixed": ("single", "single", "pair", "pair")}
 
 
 def circle(x: Tensor, y: Tensor) -> Tensor:
@@ -107,13 +111,27 @@ def _rank(attributes: tuple[str, ...]) -> str:
     return hashlib.sha256("|".join(attributes).encode()).hexdigest()
 
 
+def told_from_the_other(pair: tuple[str, ...]) -> tuple[str, ...]:
+    """The same two objects, the other one named first: values in the order of `PAIR`.
+
+    >>> told_from_the_other(("red", "circle", "left of", "blue", "square", "gray"))
+    ('blue', 'square', 'right of', 'red', 'circle', 'gray')
+    """
+    color, shape, relation, color2, shape2, background = pair
+    return color2, shape2, OPPOSITE[relation], color, shape, background
+
+
 @functools.cache
 def combinations(scene: str, split: str) -> tuple[tuple[str, ...], ...]:
     """All attribute combinations of a split, in the order of `SINGLE` or `PAIR`.
 
     A tenth of them, chosen once by a hash, is held out: "heldout" has just these, "train" all others, "all" both. Two
-    objects that look the same are no pair.
+    objects that look the same are no pair. "mixed" has the combinations of "single", then those of "pair"; in "train"
+    without those that show the picture of a held-out pair, told from the other object.
     """
+    if scene == "mixed":
+        kept_out = {told_from_the_other(c) for c in combinations("pair", "heldout")} if split == "train" else ()
+        return combinations("single", split) + tuple(c for c in combinations("pair", split) if c not in kept_out)
     values = (SINGLE if scene == "single" else PAIR).values()
     every = [c for c in itertools.product(*values) if scene == "single" or c[:2] != c[3:5]]
     every.sort(key=_rank)
@@ -148,6 +166,34 @@ def draw_object(
     return canvas * (1 - coverage) + rgb[:, :, None, None] * coverage
 
 
+def attributes_of(combination: tuple[str, ...]) -> dict[str, str]:
+    """The values of a combination with the names of their attributes; two objects have one value more."""
+    return dict(zip(PAIR if len(combination) == len(PAIR) else SINGLE, combination, strict=True))
+
+
+def draw_objects(canvas: Tensor, scenes: list[dict[str, str]], chance: Tensor, second: bool = False) -> Tensor:
+    """Paint one object of each scene: the only or the first one, or the second one, which stands opposite.
+
+    Args:
+        canvas: (B, 3, S, S) in [0, 1].
+        scenes: B attribute dictionaries.
+        chance: (B, 7) in [-1, 1]: how far place (2), radius, angle and colour (3) are off.
+    Returns:
+        (B, 3, S, S) in [0, 1].
+    """
+    suffix, side = ("2", -1) if second else ("", 1)
+
+    def row(values: list) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=canvas.device)
+
+    places = [CENTERS[s["relation" if "relation" in s else "position"]] for s in scenes]
+    center = row(places) * side + JITTER["place"] * chance[:, :2]
+    radius = row([RADII[s.get("size", "pair")] for s in scenes]) * (1 + JITTER["radius"] * chance[:, 2])
+    rgb = (row([COLORS[s["color" + suffix]] for s in scenes]) + JITTER["shade"] * chance[:, 4:]).clamp(0, 1)
+    names = [s["shape" + suffix] for s in scenes]
+    return draw_object(canvas, names, rgb, center, radius, JITTER["angle"] * chance[:, 3])
+
+
 class CaptionedShapes(CaptionedPictures):
     """Pictures of shapes with captions and exact attributes.
 
@@ -156,9 +202,9 @@ class CaptionedShapes(CaptionedPictures):
         image_size: 16, 32, 64 or 128 pixels.
         seed: another seed, other combinations' order, jitter and wording.
         language: "en", "zh", or "both" (each picture gets one of the two).
-        length: number of pictures; every combination comes up equally often.
+        length: number of pictures; every combination (of one object, of two objects) comes up equally often.
         captions: "canonical", "varied", "noisy" or "unseen"; see `captions.describe`.
-        scene: "single" (one object) or "pair" (two objects and their relation).
+        scene: "single" (one object), "pair" (two objects and their relation), or "mixed" (half of the pictures each).
         grammar: "full", or "small" for fewer shapes, colours and backgrounds; see `captions.GRAMMARS`.
     Raises:
         CourseError: an argument is out of range.
@@ -184,7 +230,7 @@ class CaptionedShapes(CaptionedPictures):
             ("split", split, SPLITS),
             ("language", language, (*LANGUAGES, "both")),
             ("captions", captions, STYLES),
-            ("scene", scene, ("single", "pair")),
+            ("scene", scene, TURNS),
             ("grammar", grammar, GRAMMARS),
         ]:
             if value not in known:
@@ -192,22 +238,35 @@ class CaptionedShapes(CaptionedPictures):
         if not 0 <= length <= 10**7:
             raise CourseError(f"length={length} is out of range; use 0 to 10,000,000")
         self.split, self.image_size, self.seed, self.language, self.style = split, image_size, seed, language, captions
-        self.names = tuple(SINGLE if scene == "single" else PAIR)
-        kept = [GRAMMARS[grammar].get(name, values) for name, values in (SINGLE if scene == "single" else PAIR).items()]
-        self.combinations = [c for c in combinations(scene, split) if all(v in k for v, k in zip(c, kept, strict=True))]
+        kept = GRAMMARS[grammar]
+        self.combinations = [
+            c
+            for c in combinations(scene, split)
+            if all(v in kept.get(k.rstrip("2"), (v,)) for k, v in attributes_of(c).items())
+        ]
         # All chance is drawn here, once: picture i is then the same however it is asked for.
         self.random = torch.Generator().manual_seed(seed * 3 + SPLITS.index(split))
-        rounds = -(-length // len(self.combinations))
-        order = [torch.randperm(len(self.combinations), generator=self.random) for _ in range(rounds)]
-        self.order = torch.cat(order)[:length].tolist() if length else []
+        self.order = self._order(TURNS[scene], length)
         self.jitter = torch.rand(length, 3, 7, generator=self.random) * 2 - 1  # two objects and the background
+
+    def _order(self, turns: tuple[str, ...], length: int) -> list[int]:
+        """For each picture the place of its combination in `combinations`."""
+        order = [0] * length
+        for kind in dict.fromkeys(turns):
+            places = [i for i in range(length) if turns[i % len(turns)] == kind]
+            known = torch.tensor([i for i, c in enumerate(self.combinations) if scene_of(attributes_of(c)) == kind])
+            rounds = -(-len(places) // len(known))
+            drawn = [known[torch.randperm(len(known), generator=self.random)].tolist() for _ in range(rounds)]
+            for place, combination in zip(places, itertools.chain(*drawn), strict=False):
+                order[place] = combination
+        return order
 
     def __len__(self) -> int:
         return len(self.order)
 
     def attributes(self, index: int) -> dict[str, str]:
         """Attribute -> value of one picture."""
-        return dict(zip(self.names, self.combinations[self.order[index]], strict=True))
+        return attributes_of(self.combinations[self.order[index]])
 
     def caption(self, index: int) -> str:
         """The caption of one picture."""
@@ -219,18 +278,11 @@ class CaptionedShapes(CaptionedPictures):
         scenes = [self.attributes(i) for i in indices]
         jitter = self.jitter[list(indices)].to(device)  # (B, 3, 7)
 
-        def row(values: list) -> Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=device)
-
-        background = row([COLORS[s["background"]] for s in scenes]) + JITTER["shade"] / 2 * jitter[:, 2, 4:]
+        background = torch.tensor([COLORS[s["background"]] for s in scenes], device=device)  # (B, 3)
+        background = background + JITTER["shade"] / 2 * jitter[:, 2, 4:]
         canvas = background[:, :, None, None].expand(-1, -1, self.image_size, self.image_size).clamp(0, 1)
-        pair = "relation" in self.names
-        for k, suffix in enumerate(("", "2") if pair else ("",)):
-            chance = jitter[:, k]
-            place = [CENTERS[s["relation" if pair else "position"]] for s in scenes]
-            center = row(place) * (1 - 2 * k) + JITTER["place"] * chance[:, :2]  # the second object stands opposite
-            radius = row([RADII["pair" if pair else s["size"]] for s in scenes]) * (1 + JITTER["radius"] * chance[:, 2])
-            rgb = (row([COLORS[s["color" + suffix]] for s in scenes]) + JITTER["shade"] * chance[:, 4:]).clamp(0, 1)
-            names = [s["shape" + suffix] for s in scenes]
-            canvas = draw_object(canvas, names, rgb, center, radius, JITTER["angle"] * chance[:, 3])
+        canvas = draw_objects(canvas, scenes, jitter[:, 0])
+        pairs = [i for i, scene in enumerate(scenes) if scene_of(scene) == "pair"]
+        if pairs:
+            canvas[pairs] = draw_objects(canvas[pairs], [scenes[i] for i in pairs], jitter[pairs, 1], second=True)
         return canvas * 2 - 1
