@@ -3,6 +3,7 @@ their names are found again. `course evaluate`, the model cards and `course repo
 
 from typing import Any
 
+from course_lib.emoji_evaluation import emoji_lines, emoji_marks
 from course_lib.errors import CourseError
 from course_lib.evaluation import accuracy_rows, evaluate, format_table, realism, realism_lines
 from course_lib.models import AnyModel
@@ -24,8 +25,6 @@ def marks_of(model: AnyModel, split: str = "heldout", n: int = 2000, seed: int =
         `emoji_marks` returns.
     """
     if isinstance(data_of(model.training_facts), EmojiConfig):
-        from course_lib.emoji_evaluation import emoji_marks
-
         return emoji_marks(model, seed=seed, **sampling)
     marks = evaluate(model, split, n, seed, **sampling)
     try:
@@ -37,8 +36,6 @@ def marks_of(model: AnyModel, split: str = "heldout", n: int = 2000, seed: int =
 def marks_text(marks: dict[str, Any]) -> str:
     """The marks as tables and lines."""
     if "accuracy" not in marks:
-        from course_lib.emoji_evaluation import emoji_lines
-
         return emoji_lines(marks)
     tables = [format_table(accuracy_rows(marks))]
     if "pairs" in marks:

@@ -12,6 +12,7 @@ from course_lib.data.captions import vocabulary, words_of
 from course_lib.data.emoji import CaptionedEmoji
 from course_lib.data.shapes import CaptionedShapes
 from course_lib.diffusion_training import DiffusionTrainConfig
+from course_lib.emoji_metrics import ToneConfig
 from course_lib.errors import CourseError, nearest, require_range
 from course_lib.gan import DCGANConfig
 from course_lib.image_encoder import ImageEncoderConfig
@@ -138,6 +139,16 @@ class JudgePreset:
 
 
 @dataclass(frozen=True)
+class TonesPreset:
+    """Classifiers of the skin tone of emoji, trained on real pictures."""
+
+    about: str
+    tones: ToneConfig
+    train: FitConfig = FitConfig()
+    data: EmojiConfig = EmojiConfig()
+
+
+@dataclass(frozen=True)
 class VAEPreset:
     """A variational autoencoder; it does not listen to captions."""
 
@@ -181,7 +192,8 @@ class DiffusionPreset:
     base: str | None = None
 
 
-Preset = CaptionsPreset | AlignmentPreset | JudgePreset | VAEPreset | DCGANPreset | GanPreset | DiffusionPreset
+Short = CaptionsPreset | AlignmentPreset | JudgePreset | TonesPreset | VAEPreset | DCGANPreset
+Preset = Short | GanPreset | DiffusionPreset
 TEXT_SIZE = 96  # width of the text encoder, so length of a caption's embedding
 EMOJI_TEXT_SIZE = 128
 
@@ -190,6 +202,12 @@ PRESETS: dict[str, Preset] = {
     "judge-64": JudgePreset("reads attributes off pictures of 64 x 64", JudgeConfig(64, 16), FitConfig(steps=2000)),
     "judge-64-pairs": JudgePreset(
         "reads attributes off pictures of two objects, 64 x 64", JudgeConfig(64, 16, "pair"), FitConfig(steps=1000)
+    ),
+    "tones-32": TonesPreset(
+        "reads the skin tone off emoji of 32 x 32", ToneConfig(32, 32), FitConfig(1000, 64, 2e-3), EmojiConfig(32)
+    ),
+    "tones-64": TonesPreset(
+        "reads the skin tone off emoji of 64 x 64", ToneConfig(64, 16), FitConfig(1000, 64, 2e-3), EmojiConfig(64)
     ),
     "gpt-captions": CaptionsPreset(
         "foretells the next token of English and Chinese captions",

@@ -14,6 +14,7 @@ from course_lib.cards import short_card
 from course_lib.checkpoint import save_checkpoint
 from course_lib.data.pictures import CaptionedPictures
 from course_lib.data.shapes import CaptionedShapes, combinations
+from course_lib.emoji_metrics import fit_tones, people, tones_of
 from course_lib.evaluation import PAPERS
 from course_lib.fit import fit, warmup_cosine
 from course_lib.gan import AdversarialStep, DCGANDiscriminator, DCGANGenerator
@@ -28,6 +29,7 @@ from course_lib.presets import (
     EmojiConfig,
     JudgePreset,
     Preset,
+    TonesPreset,
     VAEPreset,
 )
 from course_lib.text_encoder import TextEncoder, embed_captions, load_text_encoder, next_token_loss
@@ -123,6 +125,20 @@ def train_judge(name: str, preset: JudgePreset, out: Path, device: torch.device)
     scenes = [fresh.attributes(i) for i in range(len(fresh))]
     scores = attribute_accuracy(judge, torch.cat([fresh.images(rows) for rows in chunks(len(fresh))]), scenes)
     config = {"kind": "judge", "judge": vars(preset.judge)}
+    return finish(name, preset, out, judge.state_dict(), config, scores, time.monotonic() - started)
+
+
+def train_tones(name: str, preset: TonesPreset, out: Path, device: torch.device) -> Path:
+    """Train judges of skin tones and count their mistakes on people that they never saw (lesson 15)."""
+    started = time.monotonic()
+    settings = preset.train
+    judge = fit_tones(
+        preset.tones, settings.steps, settings.batch_size, settings.learning_rate, settings.seed, "skin tones"
+    )
+    unseen = preset.data.dataset("heldout")
+    rows = people(unseen)
+    scores = {f"right on {len(rows)} held-out people": judge.accuracy(unseen.images(rows), tones_of(unseen, rows))}
+    config = {"kind": "tones", "tones": vars(preset.tones)}
     return finish(name, preset, out, judge.state_dict(), config, scores, time.monotonic() - started)
 
 

@@ -13,6 +13,7 @@ import torch
 
 from course_lib import long_recipes, recipes
 from course_lib.diffusion import DiffusionTextToImage
+from course_lib.emoji_evaluation import load_tone_judge
 from course_lib.errors import CourseError
 from course_lib.evaluation import SCENES, load_judge
 from course_lib.presets import (
@@ -24,6 +25,7 @@ from course_lib.presets import (
     GanPreset,
     JudgePreset,
     Preset,
+    TonesPreset,
     VAEPreset,
     get_preset,
     override,
@@ -90,7 +92,11 @@ def require_parts(preset: Preset) -> None:
         load_text_encoder(preset.text_encoder)
     if isinstance(preset, DiffusionPreset) and preset.base is not None:
         DiffusionTextToImage.from_pretrained(preset.base)
-    if isinstance(preset, GanPreset | DiffusionPreset) and not isinstance(preset.data, EmojiConfig):
+    if not isinstance(preset, GanPreset | DiffusionPreset):
+        return
+    if isinstance(preset.data, EmojiConfig):
+        load_tone_judge(preset.data.image_size)
+    else:
         for scene in SCENES[preset.data.scene]:
             load_judge(preset.data.image_size, scene)
 
@@ -117,6 +123,7 @@ SHORT = {  # minutes: begun anew when they were stopped
     CaptionsPreset: recipes.train_captions,
     AlignmentPreset: recipes.train_alignment,
     JudgePreset: recipes.train_judge,
+    TonesPreset: recipes.train_tones,
     VAEPreset: recipes.train_vae,
     DCGANPreset: recipes.train_dcgan,
 }

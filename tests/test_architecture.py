@@ -31,6 +31,7 @@ ORDER = """
     text_to_image
     image_metrics metrics
     denoising unet diffusion diffusion_training
+    emoji_metrics
     provenance
 """.split()
 CELLAR = ["errors", "torchvision_ops"]  # everybody may import these; they import nothing of the course
