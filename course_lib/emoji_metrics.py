@@ -22,7 +22,7 @@ from course_lib.training import moved
 
 TONE_NAMES = (*(tone["en"] for tone in TONES.values()), NO_TONE)
 PENALTY = 1000.0  # of the ridge regression
-NOISE, MIRRORED = 0.03, 0.5  # of the tone judge's training pictures
+NOISE, MIRRORED = 0.02, 0.5  # of the tone judge's training pictures
 
 
 class NameProbe:
@@ -124,7 +124,7 @@ def fit_tones(
 
         def batch(step: int, random: torch.Generator = random) -> tuple[Tensor, Tensor]:
             chosen = torch.randint(len(images), (batch_size,), generator=random)
-            seen = moved(images[chosen], config.image_size // 16, random)
+            seen = moved(images[chosen], config.image_size // 32, random)
             mirror = torch.rand(batch_size, 1, 1, 1, generator=random) < MIRRORED
             seen = torch.where(mirror, seen.flip(3), seen) + NOISE * torch.randn(seen.shape, generator=random)
             return seen.contiguous(memory_format=torch.channels_last), labels[chosen]

@@ -204,7 +204,7 @@ PRESETS: dict[str, Preset] = {
         "reads attributes off pictures of two objects, 64 x 64", JudgeConfig(64, 16, "pair"), FitConfig(steps=1000)
     ),
     "tones-32": TonesPreset(
-        "reads the skin tone off emoji of 32 x 32", ToneConfig(32, 32), FitConfig(1000, 64, 2e-3), EmojiConfig(32)
+        "reads the skin tone off emoji of 32 x 32", ToneConfig(32, 32), FitConfig(2000, 64, 1e-3), EmojiConfig(32)
     ),
     "tones-64": TonesPreset(
         "reads the skin tone off emoji of 64 x 64", ToneConfig(64, 16), FitConfig(1000, 64, 2e-3), EmojiConfig(64)

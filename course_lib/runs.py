@@ -30,6 +30,7 @@ from course_lib.presets import (
     get_preset,
     override,
 )
+from course_lib.pretrained import MINILM, find_pretrained
 from course_lib.text_encoder import load_text_encoder
 
 RUN_FILE = "run.json"
@@ -96,6 +97,7 @@ def require_parts(preset: Preset) -> None:
         return
     if isinstance(preset.data, EmojiConfig):
         load_tone_judge(preset.data.image_size)
+        find_pretrained(MINILM)  # marks the finished model
     else:
         for scene in SCENES[preset.data.scene]:
             load_judge(preset.data.image_size, scene)
