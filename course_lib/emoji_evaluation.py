@@ -40,7 +40,8 @@ def emoji_marks(model: Any, seed: int = 0, **sampling: Any) -> dict[str, Any]:
         sampling: settings of `sample`.
     Returns:
         seed, features, and for each split: n; recall (R@10) and recall_real; for "heldout" tone and tone_real; kernel
-        distance to the real pictures, with its 95 % interval; precision and recall of the two sets; memorisation.
+        distance to the real pictures, with its 95 % interval; precision and coverage (the recall of the two sets);
+        memorisation, except on "train".
         recall_real on "train" is that of the very pictures that the probe was fitted on.
     Raises:
         CourseError: the packages of the extra `eval` are not installed, or the judge of tones is missing.
@@ -61,9 +62,12 @@ def emoji_marks(model: Any, seed: int = 0, **sampling: Any) -> dict[str, Any]:
         emoji = sets[split]
         real = emoji.images(rows)
         drawn = model.sample([emoji.caption(i) for i in rows], 1, seed=seed, **sampling).cpu()
-        candidates = torch.cat([names[split][rows], confusing.get(split, names[split][:0])])
+        candidates = probe.place(torch.cat([names[split][rows], confusing.get(split, names[split][:0])]))
         marks[split] = {"n": len(rows), "candidates": len(candidates)}
-        marks[split] |= compare_sets(real, drawn, probe, candidates, sets["train"])
+        marks[split] |= compare_sets(real, drawn, probe, candidates)
+        if split != "train":  # real pictures of the training split would be 0 away from themselves
+            known = sets["train"].images(range(len(sets["train"])))
+            marks[split] |= {"memorisation": memorisation_score(drawn, known, real).ratio}
     rows = people(sets["heldout"])
     tones, judge = tones_of(sets["heldout"], rows), load_tone_judge(size)
     drawn = model.sample([sets["heldout"].caption(i) for i in rows], 1, seed=seed, **sampling).cpu()
@@ -72,13 +76,10 @@ def emoji_marks(model: Any, seed: int = 0, **sampling: Any) -> dict[str, Any]:
     return marks
 
 
-def compare_sets(
-    real: Tensor, drawn: Tensor, probe: NameProbe, candidates: Tensor, training: CaptionedEmoji
-) -> dict[str, Any]:
+def compare_sets(real: Tensor, drawn: Tensor, probe: NameProbe, candidates: Tensor) -> dict[str, Any]:
     """The marks of one split: real and drawn (N, 3, S, S), candidates (M, E) as for `recall_at`."""
     features = {"real": efficientnet_features(real), "drawn": efficientnet_features(drawn)}
     precision, recall = precision_recall(features["real"], features["drawn"])
-    known = training.images(range(len(training)))
     half = len(real) // 2
     return {
         "recall": recall_at(probe(features["drawn"]), candidates, RECALL),
@@ -87,7 +88,6 @@ def compare_sets(
         "kernel_distance_real": kernel_distance(features["real"][:half], features["real"][half:]),
         "precision": precision,
         "coverage": recall,
-        "memorisation": memorisation_score(drawn, known, real).ratio,
     }
 
 
@@ -109,7 +109,7 @@ def emoji_lines(marks: dict[str, Any]) -> str:
                 "real halves": interval(own["kernel_distance_real"]),
                 "precision": own["precision"],
                 "recall": own["coverage"],
-                "memorisation": own["memorisation"],
+                "memorisation": f"{own['memorisation']:.2f}" if "memorisation" in own else "-",
             }
         )
     return (

@@ -28,6 +28,9 @@ NOISE, MIRRORED = 0.02, 0.5  # of the tone judge's training pictures
 class NameProbe:
     """Ridge regression from features of real pictures (N, D) to embeddings of their names (N, E), in float64.
 
+    What all names have in common, their mean, is taken away: it says nothing about any of them, and on real pictures
+    the probe finds more names without it.
+
     Args:
         features, embeddings: of the training pictures.
         penalty: on the squared weights.
@@ -40,8 +43,12 @@ class NameProbe:
         self.weight = torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y)
 
     def __call__(self, features: Tensor) -> Tensor:
-        """(N, D) -> (N, E), where the names of these pictures should be."""
-        return (features.double() - self.from_mean) @ self.weight + self.to_mean
+        """(N, D) -> (N, E), where the names of these pictures should be, seen from the mean of all names."""
+        return (features.double() - self.from_mean) @ self.weight
+
+    def place(self, embeddings: Tensor) -> Tensor:
+        """Where names are, seen from their mean: (M, E) -> (M, E)."""
+        return embeddings.double() - self.to_mean
 
 
 def recall_at(predicted: Tensor, candidates: Tensor, k: int = 10) -> float:
@@ -49,10 +56,10 @@ def recall_at(predicted: Tensor, candidates: Tensor, k: int = 10) -> float:
 
     Args:
         predicted: (N, E) from a `NameProbe`.
-        candidates: (M, E), M >= N, embeddings of names; row i is that of picture i, the rest are only there to confuse.
+        candidates: (M, E), M >= N, from `NameProbe.place`; row i is that of picture i, the rest only confuse.
         k: how many count.
     """
-    similarity = unit(predicted) @ unit(candidates.double()).T  # (N, M)
+    similarity = unit(predicted) @ unit(candidates).T  # (N, M)
     top = similarity.topk(k, dim=1).indices
     return (top == torch.arange(len(top))[:, None]).any(1).double().mean().item()
 

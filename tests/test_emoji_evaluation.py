@@ -52,7 +52,9 @@ def test_the_probe_finds_a_linear_map_and_its_offset():
     x = torch.randn(200, 6, generator=random, dtype=torch.float64)
     weight = torch.randn(6, 4, generator=random, dtype=torch.float64)
     probe = NameProbe(x, x @ weight + 3, penalty=1e-9)
-    torch.testing.assert_close(probe(x[:5]), x[:5] @ weight + 3)
+    names = x @ weight + 3
+    torch.testing.assert_close(probe(x[:5]), names[:5] - names.mean(0))
+    torch.testing.assert_close(probe.place(names[:5]), names[:5] - names.mean(0))
 
 
 def test_recall_counts_the_own_name_among_the_nearest():

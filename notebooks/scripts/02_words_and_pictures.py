@@ -2,8 +2,8 @@
 # # 02 · Words and pictures
 #
 # **You will build** `course_lib/data/`: three data sets of pictures with captions. Shapes are drawn from formulas and
-# described by a grammar, in English and Chinese. Emoji come with their names. The third is a folder of your own. Then you
-# measure whether a data set is fit for training.
+# described by a grammar, in English and Chinese. Emoji come with their names. The third is a folder of your own. Then
+# you measure whether a data set is fit for training.
 #
 # **You need** lesson 01: a picture is a tensor (3, height, width) with values from -1 to 1.
 #
@@ -44,34 +44,16 @@
 # %% tags=["nbval-check-output"]
 import hashlib
 import itertools
-import json
 import math
 import re
 import shutil
-import tempfile
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from course_lib.alignment import load_alignment
-from course_lib.data import CaptionedEmoji, CaptionedFolder, CaptionedShapes
-from course_lib.data.audit import HASH_STEP, audit, brightness, near_pairs, shrink
-from course_lib.data.captions import SINGLE, TEMPLATES, WORDS, describe, parse
-from course_lib.data.shapes import (
-    COLORS,
-    SHAPES,
-    attributes_of,
-    combinations,
-    draw_object,
-    draw_objects,
-    told_from_the_other,
-)
-from course_lib.errors import CourseError
-from course_lib.images import prepare_image, save_image, to_pil
+from course_lib.data.shapes import COLORS, SHAPES, attributes_of, combinations, draw_object, draw_objects
 from course_lib.lesson import compare, figure, heatmap, lines, pictures, setup, show, table
 
 device = setup()
@@ -79,17 +61,17 @@ device = setup()
 # %% [markdown]
 # ## 1 A picture from a formula
 #
-# To test a model one must know the truth about each picture. Nobody knows it better than who drew the picture, so we draw
-# them ourselves. A shape is a function: it says how far a point $(x, y)$ lies outside the shape (+) or inside (-), and is
-# called a **signed distance**. For a circle of radius 1 it is
+# To test a model one must know the truth about each picture. Nobody knows it better than who drew the picture, so we
+# draw them ourselves. A shape is a function: it says how far a point $(x, y)$ lies outside the shape (+) or inside (-),
+# and is called a **signed distance**. For a circle of radius 1 it is
 #
 # $$d(x, y) = \sqrt{x^2 + y^2} - 1$$
 #
 # so $d(0, 0) = -1$, $d(0.6, 0.8) = 0$ and $d(3, 4) = 4$. A picture reaches from -1 to 1, to the right and down. For a
 # circle of radius $r$, measure in units of $r$ and multiply by $r$ again: $r \cdot d(x/r,\, y/r)$.
 #
-# A picture 8 pixels wide has pixels of width 0.25. If an edge passes through the middle of a pixel, it covers about half
-# of it; half a pixel farther, all or nothing. With the distance in pixels:
+# A picture 8 pixels wide has pixels of width 0.25. A pixel whose centre is on the edge is about half covered; one whose
+# centre is half a pixel farther in or out, wholly or not at all. With the distance in pixels:
 #
 # $$\mathrm{coverage} = 0.5 - d, \quad \text{cut off at 0 and 1}$$
 #
@@ -108,9 +90,9 @@ for column in range(4, 8):
 # $\mathrm{coverage} \cdot \mathrm{object} + (1 - \mathrm{coverage}) \cdot \mathrm{background}$.
 #
 # Distances are easily combined. The smaller of two belongs to the **union** of two shapes, the larger to their
-# **intersection**; a minus sign swaps inside and outside; $|d| - w$ is an outline. Here are four of our eight shapes, for
-# whole tensors of points, and below them the distances of all eight (`square`, `triangle`, `star` and `heart` stand in the
-# library).
+# **intersection**; a minus sign swaps inside and outside; $|d| - w$ is an outline. Here are four of our eight shapes,
+# for whole tensors of points, and below them the distances of all eight (`square`, `triangle`, `star` and `heart` stand
+# in the library).
 
 
 # %% tags=["lib:data.shapes.circle", "lib:data.shapes.ring", "lib:data.shapes.cross", "lib:data.shapes.crescent", "nbval-check-output"]
@@ -137,10 +119,10 @@ def crescent(x: Tensor, y: Tensor) -> Tensor:
 
 # %% tags=["nbval-check-output"]
 grid = torch.linspace(-1.4, 1.4, 141)
-alt = (
-    "Eight maps of the square from -1.4 to 1.4, one for each shape. Purple is inside, orange outside, white "
+alt = "Eight maps of the square from -1.4 to 1.4, one for each shape. Purple is inside, orange outside, "
+alt += (
+    "white near the edge. Thin lines of equal distance lie around the black outline, like contours of a hill."
 )
-alt += "near the edge. Thin lines of equal distance lie around the black outline like contours around a hill."
 with figure("Eight signed distances", alt, columns=4, rows=2, size=(9, 5)) as axes:
     for axis, (name, shape) in zip(axes.flat, SHAPES.items(), strict=True):
         distance = shape(grid[None, :].expand(141, 141), grid[:, None].expand(141, 141))
@@ -153,10 +135,10 @@ with figure("Eight signed distances", alt, columns=4, rows=2, size=(9, 5)) as ax
 # %% [markdown]
 # Near corners a combined distance is not quite exact, but its sign and its edge are, and drawing needs no more.
 #
-# Now all pixels at once: a row of $x$ (1, S) and a column of $y$ (S, 1) broadcast to (S, S). In lesson 01 a disc was made
-# of zeros and ones, a pixel was in or out. Does it matter? We let a circle grow from radius 0.2 to 0.95 and add up its
-# pixels. (The second cell checks that the library's `draw_object`, which does many pictures at once, at any place and
-# angle, agrees with ours.)
+# Now all pixels at once: a row of $x$ (1, S) and a column of $y$ (S, 1) broadcast to (S, S). In lesson 01 a disc was
+# made of zeros and ones, a pixel was in or out. Does it matter? We let a circle grow from radius 0.2 to 0.95 and add up
+# its pixels. (The second cell checks that the library's `draw_object`, which does many pictures at once, at any place
+# and angle, agrees with ours.)
 #
 # **Predict.** How does the circle's area grow on 8 x 8 pixels, if each is in or out?
 
@@ -188,13 +170,13 @@ for shape in (circle, ring, cross, crescent):
 compare(parts)
 
 # %% [markdown]
-# In leaps. From radius 0.40 to 0.53 the circle's area nearly doubles, and not one pixel changes. With shares, even 64 pixels
-# show every change of size, and a network that is to learn what "large" means sees it.
+# In leaps. From radius 0.40 to 0.53 the circle's area nearly doubles, and not one pixel changes. With shares, even 64
+# pixels show every change of size, and a network that is to learn what "large" means sees it.
 #
 # ## 2 The language of the shapes
 #
 # A scene with one object has five attributes: `size` (2 values), `color` (8), `shape` (8), `position` (5) and
-# `background` (3).
+# `background` (3). (`combinations` lists all scenes as bare values; `attributes_of` puts the names to them.)
 #
 # **Predict.** How many different scenes are there?
 #
@@ -204,9 +186,9 @@ compare(parts)
 #
 # </details>
 #
-# A caption is a **template** with words in its slots. A part in square brackets falls away when its slot has no word, and
-# "a" becomes "an" where it must. Two regular expressions do it: `\[([^]]*)]` finds a bracketed part, `\ba (?=[aeiou])` an
-# "a" before a vowel.
+# A caption is a **template** with words in its slots. A part in square brackets falls away when its slot has no word,
+# and "a" becomes "an" where it must. Two regular expressions do it: `\[([^]]*)]` finds a bracketed part, `\ba
+# (?=[aeiou])` an "a" before a vowel.
 
 
 # %% tags=["lib:data.captions.fill", "nbval-check-output"]
@@ -222,6 +204,8 @@ def fill(template: str, words: dict[str, str]) -> str:
 
 
 # %% tags=["nbval-check-output"]
+from course_lib.data.captions import SINGLE, TEMPLATES, WORDS, describe, parse
+
 template = TEMPLATES["en", "single", "seen"][0]
 print(template)
 print(fill(template, {"color": "orange", "shape": "ring", "background": "gray"}))
@@ -235,10 +219,11 @@ varied = {describe(scene, "en", "varied", seed) for seed in range(1000)}
 print(f"different captions among 1,000 varied ones: {len(varied)}")
 
 # %% [markdown]
-# `describe` chooses template and words. *Canonical* captions always use the first of each. *Varied* ones draw templates and
-# synonyms and leave things unsaid, and every fourth one is loose words (`shuffle`): 803 different sentences in 1,000, for one
-# and the same scene. Every second *noisy* one holds a word that means nothing (`with_made_up_word`), so that a model learns
-# to pass over what it does not know. *Unseen* templates are kept for examinations.
+# `describe` chooses template and words. *Canonical* captions always use the first of each. *Varied* ones draw templates
+# and synonyms and leave things unsaid, and every fourth one is loose words (`shuffle`): 803 different sentences in
+# 1,000, for one and the same scene. About every second *noisy* one holds a word that means nothing
+# (`with_made_up_word`), so that a model learns to pass over what it does not know. *Unseen* templates are kept for
+# examinations.
 #
 # ### And back
 #
@@ -267,10 +252,10 @@ for language in ("en", "zh"):
 table(rows)
 
 # %% [markdown]
-# In Chinese, one in five. No spaces separate its words, and 深蓝色 (navy) contains 蓝色 (blue), as 青绿色 (turquoise)
-# contains 绿色 (green). `parse` looks for the longest phrase first and uses no character twice: not a mistake in 3,840. ("Wrong"
-# means: it names something that is not in the scene. What is left unsaid, nobody can read.) `words_of` cuts any text into
-# words, and `vocabulary` holds all words of the grammar.
+# In Chinese, one in five. No spaces separate its words, and 深蓝色 (navy) contains 蓝色 (blue), as 青绿色 (turquoise) contains
+# 绿色 (green). `parse` looks for the longest phrase first and uses no character twice: not a mistake in 3,840. ("Wrong"
+# means: it names something that is not in the scene. What is left unsaid, nobody can read.) `words_of` cuts any text
+# into words, and `vocabulary` holds all words of the grammar.
 #
 # ### The data set
 #
@@ -279,6 +264,8 @@ table(rows)
 # **Predict.** The same four again with `language="zh"`: how many of the pixels change?
 
 # %% tags=["nbval-check-output"]
+from course_lib.data import CaptionedEmoji, CaptionedFolder, CaptionedShapes
+
 english = CaptionedShapes("train", 64, length=1200, captions="varied")
 chinese = CaptionedShapes("train", 64, length=1200, captions="varied", language="zh")
 image, caption = english[0]
@@ -289,13 +276,13 @@ pictures(chinese.images(range(4)), [chinese.caption(i) for i in range(4)], "With
 compare({"the pictures": (english.images(range(4)), chinese.images(range(4)))})
 
 # %% [markdown]
-# None. `dataset[i]`, `.caption(i)`, `.attributes(i)` and `.images(indices)`: all three data sets have this interface, so
-# that a training need not know which one it has.
+# None. `dataset[i]`, `.caption(i)`, `.attributes(i)` and `.images(indices)`: all three data sets have this interface,
+# so that a training need not know which one it has.
 #
 # ## 3 What is held out
 #
-# A model must be examined on what it has not seen. We hold out a tenth of the *scenes*. Which ones? A **hash** turns text
-# into a number that looks random and is the same on every machine, so we sort by it and take the first tenth.
+# A model must be examined on what it has not seen. We hold out a tenth of the *scenes*. Which ones? A **hash** turns
+# text into a number that looks random and is the same on every machine, so we sort by it and take the first tenth.
 
 # %% tags=["nbval-check-output"]
 every = list(itertools.product(*SINGLE.values()))
@@ -305,11 +292,11 @@ print(len(train), "for training,", len(heldout), "held out, such as", heldout[0]
 print("as in the library:", (*heldout,) == combinations("single", "heldout"))
 
 # %% [markdown]
-# Why not a tenth of the *pictures*, at random, as is usual? Let a "model" do nothing but memorise: asked for a scene, it
-# answers with the scene from training that has most attributes in common with it.
+# Why not a tenth of the *pictures*, at random, as is usual? Let a "model" do nothing but memorise: asked for a scene,
+# it answers with the scene from training that has most attributes in common with it.
 #
-# **Predict.** What share of its answers is right in all five attributes, if a tenth of 10,000 pictures is held out? And if a
-# tenth of the scenes is?
+# **Predict.** What share of its answers is right in all five attributes, if a tenth of 10,000 pictures is held out? And
+# if a tenth of the scenes is?
 
 
 # %% tags=["nbval-check-output"]
@@ -327,13 +314,13 @@ def memoriser(exam, known):
 
 shown = CaptionedShapes("all", 16, length=10_000)
 scenes = [tuple(shown.attributes(i).values()) for i in range(len(shown))]  # in random order
-exams = {"a tenth of the pictures": (scenes[9000:], scenes[:9000]), "a tenth of the scenes": (heldout, train)}
-table([{"held out": name} | memoriser(*exam) for name, exam in exams.items()])
+exams = {"pictures": (scenes[9000:], scenes[:9000]), "scenes": (heldout, train)}
+table([{"held out, a tenth of the": name} | memoriser(*exam) for name, exam in exams.items()])
 
 # %% [markdown]
 # All, and none. 1,920 scenes fill 10,000 pictures five times over, so a random exam asks only for what was seen, and
-# learning by heart passes it. With whole scenes held out, the same table of memories gets *nothing* right. It still has four
-# of five attributes right in each answer: that is why the course counts a picture as right only if all five are.
+# learning by heart passes it. With whole scenes held out, the same table of memories gets *nothing* right. It still has
+# four of five attributes right in each answer: that is why the course counts a picture as right only if all five are.
 #
 # And yet this exam is fair. Take the attributes of the held-out scenes one, two, three, four or five at a time.
 #
@@ -351,21 +338,21 @@ table(rows)
 
 colors, shapes = SINGLE["color"], SINGLE["shape"]
 counts = Counter((values[1], values[2]) for values in heldout)
-heatmap(
-    torch.tensor([[counts[color, shape] for shape in shapes] for color in colors]),
-    "Held-out scenes, of 30 for each pair",
-    (colors, shapes),
-    alt="Eight colours by eight shapes. Of the 30 scenes of each pair, 0 to 7 are held out, without a pattern.",
-    digits=0,
-)
+held = torch.tensor([[counts[color, shape] for shape in shapes] for color in colors])  # (8, 8)
+alt = "Eight colours by eight shapes: of the 30 scenes of each pair 0 to 7 are held out, without a pattern."
+heatmap(held, "Held-out scenes, of 30 for each pair", (colors, shapes), alt, digits=0)
 
 # %% [markdown]
-# Every single attribute, every two and every three were seen together; only the whole is new. A whole understood from its
-# parts is called **compositional**. A text-to-image model is for just that: nobody asks it for a picture that exists.
+# Every single attribute, every two and every three were seen together, and no colour and shape lost more than 7 of
+# their 30 scenes; only the whole is new. A whole understood from its parts is called **compositional**. A text-to-image
+# model is for just that: nobody asks it for a picture that exists.
 #
 # ### A leak of our own
 #
-# Scenes can also have two objects (`scene="pair"`). Here, too, a tenth of the combinations is held out, 4,838 of 48,384.
+# Scenes can also have two objects (`scene="pair"`). Here, too, a tenth of the combinations is held out, 4,838 of
+# 48,384.
+#
+# `draw_objects` paints one object of each scene; twice makes two.
 #
 # **Predict.** Most of these held-out *pictures* can be seen in training nevertheless. How?
 
@@ -373,13 +360,14 @@ heatmap(
 # %% tags=["nbval-check-output"]
 def draw(scenes):
     """Pictures of scenes, with nothing left to chance: (B, 3, 64, 64) in [-1, 1]."""
-    chance = torch.zeros(len(scenes), 7, device=device)
     ground = torch.tensor([COLORS[scene["background"]] for scene in scenes], device=device)  # (B, 3)
     canvas = ground[:, :, None, None].expand(-1, -1, 64, 64)
     for second in (False, True) if "shape2" in scenes[0] else (False,):
-        canvas = draw_objects(canvas, scenes, chance, second)
+        canvas = draw_objects(canvas, scenes, torch.zeros(len(scenes), 7, device=device), second)
     return canvas * 2 - 1
 
+
+from course_lib.data.shapes import told_from_the_other
 
 known = set(combinations("pair", "train"))
 leaks = [values for values in combinations("pair", "heldout") if told_from_the_other(values) in known]
@@ -390,19 +378,23 @@ pictures(images, [describe(scene) for scene in twins], "Held out, and in trainin
 compare({"the two pictures": (images[0], images[1])})
 
 # %% [markdown]
-# Each has two descriptions: a circle *left of* a star, a star *right of* a circle. For nine held-out pairs in ten the other
-# one is in training; only the sentence is new. The data set that later lessons train on, `scene="mixed"` with one object and
-# two in turn, therefore leaves these twins out of training. Ask of every exam: could the answer have been seen in another
+# Each has two descriptions: a circle *left of* a star, a star *right of* a circle. For nine held-out pairs in ten the
+# other one is in training; only the sentence is new. So `scene="mixed"`, which shows one object and two in turn, leaves
+# these twins out of training (`told_from_the_other`). Ask of every exam: could the answer have been seen in another
 # guise?
 #
 # ## 4 Emoji
 #
-# Emoji were drawn by people: 3,944 pictures in each of two styles, with names in English and Chinese. The first call brings
-# them to one size and keeps them in your user account's cache (`cache_folder`). The style called OpenMoji needs two packages
-# more; without them the cell says so and goes on.
+# Emoji were drawn by people: 3,944 pictures in each of two styles, with names in English and Chinese. The first call
+# brings them to one size and keeps them in your user account's cache (`cache_folder`). The style called OpenMoji needs
+# two packages more; without them the cell says so and goes on.
 
 
 # %% tags=["nbval-check-output"]
+from collections.abc import Iterable, Mapping
+
+from course_lib.errors import CourseError
+
 try:
     emoji = CaptionedEmoji("all", 64, style="both")
 except CourseError as error:
@@ -415,21 +407,23 @@ pictures(emoji.images([place[name] for name in wanted]), wanted, "The same names
 print(emoji.attributes(place["woman astronaut, dark skin tone"]))
 
 # %% [markdown]
-# *Twemoji graphics: Copyright 2019 Twitter, Inc and other contributors,
-# [CC-BY 4.0](https://creativecommons.org/licenses/by/4.0/). Emoji designed by [OpenMoji](https://openmoji.org),
-# [CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/). Both were laid on white and brought to 64 pixels.* These
-# lines go wherever you publish the pictures, or models trained on them; `data/README.md` has the details.
+# *Twemoji graphics: Copyright 2019 Twitter, Inc and other contributors, licensed under
+# [CC-BY 4.0](https://creativecommons.org/licenses/by/4.0/). All OpenMoji emojis designed by
+# [OpenMoji](https://openmoji.org), the open-source emoji and icon project, licensed under
+# [CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/). Both were laid on white and brought to 64 pixels.*
+# These lines go wherever you publish the pictures, or models trained on them; `data/README.md` has the details.
 #
-# An otter is an otter, but 1,446 emoji are people: gender x role x skin tone. A tenth of them is held out, again by a hash,
-# with one more condition: every *part* of what is held out must remain in training. `hold_out` counts how many are left.
+# An otter is an otter, but 1,446 emoji are people: gender x role x skin tone. A tenth of them is held out, again by a
+# hash, with one more condition: every *part* of what is held out must remain in training. `hold_out` counts how many
+# are left.
 #
-# **Predict.** Of red apple, red car, green apple, green car and blue car, whose parts are their words, up to three are to be
-# held out, and the hash puts "green apple" first. Which ones may follow? Which one could never be held out?
+# **Predict.** Of red apple, red car, green apple, green car and blue car, whose parts are their words, up to three are
+# to be held out, and the hash puts "green apple" first. Which ones may follow? Which one could never be held out?
 
 
 # %% tags=["lib:data.emoji.hold_out", "nbval-check-output"]
 def hold_out(parts: Mapping[str, set], candidates: Iterable[str], count: int) -> list[str]:
-    """Choose candidates by a hash, so that every part of a chosen one is also a part of something not chosen."""
+    """Chooses by a hash, so that every part of a chosen one is also a part of something not chosen."""
     left = Counter(part for each in parts.values() for part in each)
     chosen = []
     for name in sorted(candidates, key=lambda name: hashlib.sha256(name.encode()).hexdigest()):
@@ -455,21 +449,26 @@ images = torch.cat([exam.images([asked]), people.images(near)])
 pictures(images, captions, f"One of {len(exam)} held-out people, and what training knows")
 
 # %% [markdown]
-# After "green apple", green and apple have one place left each, so only "red car" may follow. "Blue car" never could: blue
-# occurs nowhere else.
+# After "green apple", green and apple have one place left each, so only "red car" may follow. "Blue car" never could:
+# blue occurs nowhere else.
 #
-# For people the parts are all *twos* of gender, role and skin tone, as in the figure: a woman detective, a detective of that
-# skin tone and a woman of that skin tone are known; all three together are asked for. Of things, the split `unseen` holds out
-# 135 names whose words occur in other names: "green book" is asked for after "green circle" and "blue book". (`split_of` and
-# `catalogue` have it all, one `Emoji` each.)
+# For people the parts are all *twos* of gender, role and skin tone, as in the figure: a woman detective, a detective of
+# that skin tone and a woman of that skin tone are known; all three together are asked for. Of things, the split
+# `unseen` holds out 135 names whose words occur in other names: "green book" is asked for after "green circle" and
+# "blue book". (`split_of` and `catalogue` have it all, one `Emoji` each.)
 #
 # ## 5 A folder of your own
 #
-# `CaptionedFolder` reads pictures of your own. Their captions stand in `metadata.jsonl`, a line for each, in `metadata.csv`
-# with the columns `file_name` and `text`, or in `name.txt` beside `name.jpg`. Here is a small folder that has everything
-# which goes wrong in large ones. (It is deleted when you close the notebook.)
+# `CaptionedFolder` reads pictures of your own. Their captions stand in `metadata.jsonl`, a line for each, in
+# `metadata.csv` with the columns `file_name` and `text`, or in `name.txt` beside `name.jpg`. Here is a small folder
+# that has everything which goes wrong in large ones. (It is deleted when you close the notebook.)
 
 # %% tags=["nbval-check-output"]
+import json
+import tempfile
+
+from course_lib.images import prepare_image, save_image, to_pil
+
 room = tempfile.TemporaryDirectory()
 folder = Path(room.name) / "my_pictures"
 star, ring_image, heart = draw([scene | {"shape": name} for name in ("star", "ring", "heart")])
@@ -479,7 +478,7 @@ save_image(torch.cat([star, ring_image], 2), folder / "wide.png")  # (3, 64, 128
 
 
 def write_captions(folder, rows):
-    entries = [json.dumps({"file_name": name, "text": text}, ensure_ascii=False) for name, text in rows]
+    entries = [json.dumps({"file_name": name, "text": text}) for name, text in rows]
     (folder / "metadata.jsonl").write_text("\n".join(entries), encoding="utf-8")
 
 
@@ -488,10 +487,14 @@ rows += [("heart.png", "a heart"), ("wide.png", " "), ("gone.png", "moved away")
 write_captions(folder, rows)
 
 # %% [markdown]
-# **Predict.** There are seven lines. How many of them can be used? And what happens to the wide picture, when its middle
-# square is cut out?
+# **Predict.** There are seven lines. How many of them can be used? And what happens to the wide picture, when its
+# middle square is cut out?
 
 # %% tags=["nbval-check-output"]
+import warnings
+
+from course_lib.data.audit import HASH_STEP, audit, brightness, near_pairs, shrink
+
 try:
     CaptionedFolder(folder, 64)
 except CourseError as error:
@@ -508,40 +511,41 @@ captions = [f'fit="{fit}": {caption}' for fit, (_, caption) in zip(("crop", "pad
 pictures(torch.stack([image for image, _ in shown]), captions, "Made square")
 
 # %% [markdown]
-# Two: more than 5 % of bad lines is an error, unless you allow it; nothing is dropped in silence. And cropping (lesson 01) has
-# made a caption false: there is no star any more, and no ring. Where captions name what stands at the sides, use `fit="pad"`.
+# Two: more than 5 % of bad lines is an error, unless you allow it; nothing is dropped in silence. And cropping (lesson
+# 01) has made a caption false: there is no star any more, and no ring. Where captions name what stands at the sides,
+# use `fit="pad"`.
 #
-# Put your folder's path in place of `folder` in the last cell, and read `mine.problems` first. A tenth of the file *names*, by
-# hash, is the exam (`is_held_out`); a picture that you add moves no other one. `coco_captions`, `flickr8k_captions` and
-# `flowers102_captions` read published data sets, if they lie on your disk. (A popular article also names Open Images as a set
-# of pictures with texts; by itself it has labels and boxes: lesson 17.)
+# Put your folder's path in place of `folder` in the cell above, and read `mine.problems` first. A tenth of the file
+# *names*, by hash, is the exam (`is_held_out`); a picture that you add moves no other one. `coco_captions`,
+# `flickr8k_captions` and `flowers102_captions` read published data sets, if they lie on your disk. (A popular article
+# also names Open Images as a set of pictures with texts; by itself it has labels and boxes: lesson 17.)
 #
 # ## 6 The audit
 #
-# The same article advises to choose data by **amount, diversity, quality and annotation**. `audit` makes numbers of these
-# words. Two of its measures:
+# The same article advises to choose data by **amount, diversity, quality and annotation**. `audit` makes numbers of
+# these words. Two of its measures:
 #
-# *Sharpness.* At each pixel, add up the four neighbours and subtract the pixel four times. Along a row with a hard edge, 0,
-# 0, 1, 1, the middle two give 1 and -1; with a soft one, 0, ⅓, ⅔, 1, they give 0. The variance of this, divided by that of the
-# picture, is near 0 if a picture is blurred.
+# *Sharpness.* At each pixel, add up the four neighbours and subtract the pixel four times. Along a row with a hard
+# edge, 0, 0, 1, 1, the middle two give 1 and -1; with a soft one, 0, ⅓, ⅔, 1, they give 0. The variance of this,
+# divided by that of the picture, is near 0 if a picture is blurred.
 #
-# *Hash.* Average the picture down to 16 x 17 cells; for each, note whether its right neighbour is darker. Copies agree in
-# nearly all of these 256 bits.
+# *Hash.* Average the picture's `brightness` down to 16 x 17 cells (`shrink`), and note for each whether its right
+# neighbour is brighter. Copies agree in nearly all of these 256 bits.
 #
-# **Predict.** A red star is changed in five ways: brighter, shrunk to 16 pixels and enlarged again, moved by two pixels,
-# painted blue, replaced by a circle. In which cases do at most 10 bits differ?
+# **Predict.** A red star is changed in five ways: brighter, shrunk to 16 pixels and enlarged again, moved by two
+# pixels, painted blue, replaced by a circle. In which cases do at most 10 bits differ?
 
 
 # %% tags=["lib:data.audit.sharpness", "lib:data.audit.difference_hash", "nbval-check-output"]
 def sharpness(images: Tensor) -> Tensor:
-    """Variance of the Laplacian over the variance of the picture: (B, 3, H, W) -> (B,), near 0 when blurred."""
+    """Variance of the Laplacian over that of the picture: (B, 3, H, W) -> (B,), near 0 when blurred."""
     around = images[..., :-2, 1:-1] + images[..., 2:, 1:-1] + images[..., 1:-1, :-2] + images[..., 1:-1, 2:]
     edges = around - 4 * images[..., 1:-1, 1:-1]  # (B, 3, H - 2, W - 2)
     return edges.flatten(2).var(2).sum(1) / images.flatten(2).var(2).sum(1).clamp(min=1e-6)
 
 
 def difference_hash(images: Tensor) -> Tensor:
-    """dHash: is each cell of a 16 x 17 thumbnail darker than its right neighbour? (B, 3, H, W) -> (B, 256)."""
+    """dHash: is the right neighbour of each cell brighter? (B, 3, H, W) -> (B, 256) of 0 and 1."""
     cells = shrink(brightness(images)[:, None], 16, 17)[:, 0]  # (B, 16, 17)
     return (cells[:, :, 1:] - cells[:, :, :-1] > HASH_STEP).flatten(1).float()
 
@@ -566,8 +570,8 @@ table([{"": name} | rows[i] | {"a copy": i in copies} for i, name in enumerate(c
 # thumbnail of 12 x 12 cells, none of which may differ by more than 0.2; only what both take for the same is a copy. The
 # enlarged picture's sharpness is 0.018; below 0.04 we call a picture blurred.
 #
-# Now a whole folder, 1,200 shapes written to disk. `audit` compares each number with a limit (`judge`, `Limit`): *ok*, *look*
-# or *spoils*. The last line is what the emoji are asked to look at.
+# Now a whole folder, 1,200 shapes written to disk. `audit` compares each number with a limit (`judge`, `Limit`): *ok*,
+# *look* or *spoils*. The last line is what the emoji are asked to look at.
 
 # %% tags=["nbval-check-output"]
 source = CaptionedShapes("train", 32, length=1200)
@@ -584,11 +588,11 @@ emoji_report = audit(people, 500, exam)
 print("Emoji:", {check.name: round(check.value, 2) for check in emoji_report.checks if check.verdict != "ok"})
 
 # %% [markdown]
-# The good folder is good. Of the words in the emoji's names, though, 72 % occur in one name only; a model that reads them
-# must know them from elsewhere.
+# The good folder is good. Of the words in the emoji's names, though, 72 % occur in one name only; a model that reads
+# them must know them from elsewhere.
 #
-# Now we damage a copy of the folder in five ways, a tenth of its 1,200 files each: thumbnails, copies under other names,
-# lost captions, broken files, and one caption for all.
+# Now we damage a copy of the folder in five ways, a tenth of its 1,200 files each: thumbnails, copies under other
+# names, lost captions, broken files, and one caption for all.
 #
 # **Predict.** A copy hurts training little. Why does it hurt the *exam*, the tenth that is held out by file name?
 
@@ -615,17 +619,24 @@ overview = damaged_report.figure()
 show(overview, overview.alt_text)
 
 # %% [markdown]
-# Twin pictures with different names go into different splits: 21 % of the exam was seen in training. It happens to the best: a
-# tenth of the test pictures of CIFAR-100, on which hundreds of papers report, has a near copy in its training set (Barz and
-# Denzler 2020). Each damage left its trace; lost captions are counted as unusable.
+# Copies have other names, so one lands in training and its twin in the exam: 21 % of the exam was seen before. This
+# happens to the best: a tenth of the test pictures of CIFAR-100, a data set used everywhere, has a near copy in the
+# training set (Barz and Denzler 2020).
+#
+# Each damage left its trace. Broken files and lost captions make up the fifth that is unusable. The thumbnails are the
+# small hill in the first panel; the cautious limit of sharpness finds six in ten of them, their size in pixels tells
+# all. "Untitled" is the single word in the second panel and the last one in the third.
 #
 # ### What none of them notices
 #
-# In the good folder, give every picture the caption of the next one, as happens when a line is lost in one of two lists.
+# In the good folder, give every picture the caption of the next one, as happens when a line is lost in one of two
+# lists.
 #
 # **Predict.** Which of these checks notice?
 
 # %% tags=["nbval-check-output"]
+from course_lib.alignment import load_alignment
+
 names, texts = zip(*clean.usable, strict=True)
 shifted = CaptionedFolder(good, 32, captions=list(zip(names, texts[1:] + texts[:1], strict=True)))
 model, tokenizer = load_alignment("align-shapes-32", device)
@@ -639,15 +650,17 @@ table(rows)
 pictures(shifted.images(range(4)), [shifted.caption(i) for i in range(4)], "Shifted by one")
 
 # %% [markdown]
-# None. Pictures alone are fine, captions alone are fine, and all of it is false. Only the last measure notices: a network
-# that learned which words go with which pictures (lesson 08 trains it) says how often a picture fits its own caption better
-# than that of another. In the good folder always; in the shifted one half of the time, as by tossing a coin.
+# None. Pictures alone are fine, captions alone are fine, and all of it is false. Only the last measure notices: a
+# network that learned which words go with which pictures (lesson 08 trains it) says how often a picture fits its own
+# caption better than that of another. In the good folder always; in the shifted one half of the time, as by tossing a
+# coin.
 #
-# For your own pictures there is no such network at first. So look at thirty of them, with their captions. `course audit FOLDER`,
-# typed in a terminal, does all the rest.
+# For your own pictures there is no such network at first. So look at thirty of them, with their captions. `course audit
+# FOLDER`, typed in a terminal, does all the rest.
 #
-# The rest of `course_lib/data/`, to be read when it comes up: `scene_of` (one object or two), `pictures` (the cache of the
-# emoji), `read_captions`, `usable` and `Problem` (what a folder holds), `contrast`, `Check` and `AuditReport` (the audit).
+# The rest of `course_lib/data/`, to be read when it comes up: `scene_of` (one object or two), `pictures` (the cache of
+# the emoji), `read_captions`, `usable` and `Problem` (what a folder holds), `contrast`, `Check` and `AuditReport` (the
+# audit).
 #
 # ## What changed in the library
 #
@@ -659,8 +672,8 @@ pictures(shifted.images(range(4)), [shifted.caption(i) for i in range(4)], "Shif
 #
 # <details><summary>Answer</summary>
 #
-# No, an impossible one. The word "pink" and the colour never met in training, so nobody could know what it means. What is held
-# out must be made of known parts.
+# No, an impossible one. The word "pink" and the colour never met in training, so nobody could know what it means. What
+# is held out must be made of known parts.
 #
 # </details>
 #
@@ -677,8 +690,8 @@ pictures(shifted.images(range(4)), [shifted.caption(i) for i in range(4)], "Shif
 #
 # <details><summary>Answer</summary>
 #
-# Those with one picture in training and one in the exam. And look at their captions: if two captions of one picture contradict
-# each other, at least one is wrong.
+# Those with one picture in training and one in the exam. And look at their captions: if two captions of one picture
+# contradict each other, at least one is wrong.
 #
 # </details>
 #
