@@ -1,10 +1,11 @@
 """`course generate`: sentences in, PNG files out. Settings come from options, from a YAML file, or both."""
 
 import difflib
+import inspect
 import re
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def generate(config: GenerateConfig) -> list[Path]:
         raise CourseError('there is no prompt; say what to draw: course generate "a small red circle"')
     model = load_model(config.model_path, choose_device(config.device))
     require_fit(model, config)
+    config = with_defaults(model, config)
     image = prepare_image(config.image, model.image_size) if config.image else None
     mask = prepare_image(config.mask, model.image_size).mean(0) > 0 if config.mask else None  # (S, S)
     started = time.monotonic()
@@ -79,6 +81,13 @@ def generate(config: GenerateConfig) -> list[Path]:
         print("note: guidance_scale guides refinement; without steps_per_sample it does nothing", file=sys.stderr)
     print(f"{len(pictures)} pictures in {time.monotonic() - started:.2f} s")
     return save(pictures, config) if config.save_samples else []
+
+
+def with_defaults(model: AnyModel, config: GenerateConfig) -> GenerateConfig:
+    """The settings with the model's own steps and guidance where none were given: the PNGs shall say what was used."""
+    known = inspect.signature(model.sample).parameters
+    missing = [name for name in ("steps_per_sample", "guidance_scale") if getattr(config, name) is None]
+    return replace(config, **{name: known[name].default for name in missing})
 
 
 def require_fit(model: AnyModel, config: GenerateConfig) -> None:

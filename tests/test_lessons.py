@@ -383,6 +383,7 @@ def test_no_lesson_is_missing():
     assert not [f"{chapter:02}" for chapter in MUST_EXIST if chapter not in there]
 
 
+@pytest.mark.filterwarnings("default")  # elsewhere a warning fails
 def test_budget(capsys):
     """What each run took, as the run itself recorded it: a table to read; too much is a warning, not a failure."""
     rows = [budget_row(name) for name in SCRIPTS]

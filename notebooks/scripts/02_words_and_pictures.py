@@ -119,18 +119,16 @@ def crescent(x: Tensor, y: Tensor) -> Tensor:
 
 # %% tags=["nbval-check-output"]
 grid = torch.linspace(-1.4, 1.4, 141)
-alt = "Eight maps of the square from -1.4 to 1.4, one for each shape. Purple is inside, orange outside, "
-alt += (
-    "white near the edge. Thin lines of equal distance lie around the black outline, like contours of a hill."
-)
+alt = "Eight maps from -1.4 to 1.4, one for each shape: purple inside, orange outside, in bands of equal "
+alt += "distance around the black outline, like the heights on a map of a hill."
 with figure("Eight signed distances", alt, columns=4, rows=2, size=(9, 5)) as axes:
     for axis, (name, shape) in zip(axes.flat, SHAPES.items(), strict=True):
         distance = shape(grid[None, :].expand(141, 141), grid[:, None].expand(141, 141))
-        axis.imshow(distance, cmap="PuOr_r", vmin=-1.2, vmax=1.2, extent=(-1.4, 1.4, 1.4, -1.4))
-        axis.contour(grid, grid, distance, levels=torch.arange(-10, 11) / 5, colors="gray", linewidths=0.4)
+        bands = torch.arange(-10, 11) / 10
+        axis.contourf(grid, grid, distance, levels=bands, cmap="PuOr_r", extend="both")
         axis.contour(grid, grid, distance, levels=[0], colors="black", linewidths=2)
+        axis.set(title=name, aspect="equal", ylim=(1.4, -1.4))  # y grows downwards
         axis.set_axis_off()
-        axis.set_title(name)
 
 # %% [markdown]
 # Near corners a combined distance is not quite exact, but its sign and its edge are, and drawing needs no more.

@@ -52,7 +52,7 @@ from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from course_lib.data import CaptionedShapes
-from course_lib.lesson import compare, figure, lines, setup, table
+from course_lib.lesson import compare, figure, lines, pictures, setup, table
 from course_lib.losses import bce_with_logits, mse_loss
 from course_lib.optim import Adam, Optimizer, WeightAverage
 
@@ -153,8 +153,8 @@ lines(
 
 # %% tags=["nbval-check-output"]
 rates = {0.05: "too small", 0.4: "right", 0.95: "too large", 1.05: "diverges"}
-alt = "Four panels, the loss w squared with eight steps from w = 1. lr 0.05 creeps to 0.43; 0.4 is at the bottom "
-alt += "after three; 0.95 jumps from side to side, slowly down; 1.05 from side to side and up."
+alt = "Four panels, the loss w squared with eight steps from w = 1. lr 0.05 creeps to 0.43; 0.4 is at the "
+alt += "bottom after three; 0.95 jumps from side to side, slowly down; 1.05 from side to side and up."
 with figure("Eight steps on one parabola", alt, columns=4, size=(9, 3)) as axes:
     for axis, (lr, name) in zip(axes, rates.items(), strict=True):
         line, path = torch.linspace(-1.8, 1.8, 100), torch.tensor([(1 - 2 * lr) ** n for n in range(9)])
@@ -187,7 +187,8 @@ with figure("Eight steps on one parabola", alt, columns=4, size=(9, 3)) as axes:
 # | ravine | $(x^2 + 25\,y^2) / 2$ | 1 and 25 |
 # | saddle | $(x^2 - y^2) / 2 + y^4 / 4$ | 1 and, in the middle, -1 |
 #
-# `walk` is the loop from above, and notes where it was.
+# `walk` is the loop from above, and notes where it was. It makes its optimiser itself, so we hand it a class with the
+# settings filled in: `partial(GradientDescent, lr=0.07)`.
 #
 # **Predict.** All three with lr = 0.07. Where does the path zigzag? And where does it nearly stop, though it is not at
 # the bottom?
@@ -218,18 +219,17 @@ alt = "Three contour maps with paths. On the bowl a straight line to the centre.
 alt += "dies out, then a slow walk along the floor. On the saddle straight to the centre, then slowly up."
 with figure("Gradient descent, 60 steps of lr 0.07", alt, columns=3, size=(9, 3)) as axes:
     for axis, (name, (loss, start)) in zip(axes, landscapes.items(), strict=True):
-        path, height = walk(lambda p: GradientDescent(p, lr=0.07), loss, start, 60), loss(x, y)
-        axis.contourf(
-            x, y, (height - height.min()).sqrt(), 16, cmap="GnBu_r", alpha=0.75
-        )  # sqrt: shades also low down
+        path, height = walk(partial(GradientDescent, lr=0.07), loss, start, 60), loss(x, y)
+        # the root gives shades also to the flat ground at the bottom
+        axis.contourf(x, y, (height - height.min()).sqrt(), 16, cmap="GnBu_r", alpha=0.75)
         axis.plot(*path.T, ".-", color="#D55E00", linewidth=1.5)
         axis.plot(*start, "ko", markersize=8)
         axis.set(title=name, xlabel="x", ylabel="y" if name == "bowl" else " ", aspect="equal")
 
 # %% [markdown]
-# Dark is low. In the **bowl** the slope points at the bottom. In the **ravine** it points at the opposite wall. On the
-# **saddle** all slopes vanish at (0, 0), which is no bottom: down it goes to both sides. The path is led right there;
-# its y, 0.01 to begin with, grows by 7 % a step.
+# It zigzags in the ravine and nearly stops on the saddle. Dark is low. In the **bowl** the slope points at the bottom. In
+# the **ravine** it points at the opposite wall. On the **saddle** all slopes vanish at (0, 0), which is no bottom: down it
+# goes to both sides. The path is led right there; its y, 0.01 to begin with, grows by 7 % a step.
 #
 # What is wrong with the ravine? Its walls set the limit, 2/25 = 0.08, and along the floor, where the curvature is 1,
 # the rate 0.07 takes only 7 % off the distance. The best compromise, 2/26, makes both factors $|1 - \mathrm{lr} \cdot k|$
@@ -277,18 +277,17 @@ class Momentum(Optimizer):
 
 # %% tags=["nbval-check-output"]
 balls = {
-    "gradient descent, lr 0.07": (lambda p: GradientDescent(p, lr=0.07), "#D55E00", "."),
-    "momentum 0.9, lr 0.05": (lambda p: Momentum(p, lr=0.05, momentum=0.9), "black", "x"),
-    "momentum 0.5, lr 0.1": (lambda p: Momentum(p, lr=0.1, momentum=0.5), "#CC79A7", "o"),
+    "gradient descent, lr 0.07": partial(GradientDescent, lr=0.07),
+    "momentum 0.9, lr 0.05": partial(Momentum, lr=0.05, momentum=0.9),
+    "momentum 0.5, lr 0.1": partial(Momentum, lr=0.1, momentum=0.5),
 }
 alt = "Contour map of the ravine. After 20 steps gradient descent is still left of the centre. "
 alt += "Momentum 0.9 has swung past it, far to the right. Momentum 0.5 is at the centre."
 loss, start = landscapes["ravine"]
 with figure("Twenty steps in the ravine", alt, size=(9, 4.6)) as axis:
     axis.contourf(x, y, loss(x, y).sqrt(), 16, cmap="GnBu_r", alpha=0.75)
-    for name, (optimizer_of, color, marker) in balls.items():
-        path = walk(optimizer_of, loss, start, 20)
-        axis.plot(*path.T, f"{marker}-", color=color, linewidth=1.5, label=name)
+    for (name, optimizer_of), style in zip(balls.items(), ("C3.-", "kx-", "C5o-"), strict=True):
+        axis.plot(*walk(optimizer_of, loss, start, 20).T, style, linewidth=1.5, label=name)
     axis.set(xlabel="x", ylabel="y")
     axis.legend(loc="lower right", frameon=True)
 
@@ -380,8 +379,10 @@ for betas in [(0.9, 0.999), (0.5, 0.99)]:
         adam_update(w, slope, m, v, step, lr=-1.0, betas=betas, bias_correction=False)
         path.append(w.item())
     lengths[f"without, betas {betas}"] = torch.tensor(path).diff()
-alt = "Length of each step; steps on a logarithmic axis. With correction it is 1. Without, betas 0.9 and 0.999: "
-alt += "3.16 at first, 6.57 at step 12, 1.26 at step 1000. With 0.5 and 0.99: 5, soon 5.3, and 1 at step 300."
+alt = "Length of each step; steps on a logarithmic axis. With correction it is 1. Without, betas 0.9 and "
+alt += (
+    "0.999: 3.16 at first, 6.57 at step 12, 1.26 at step 1000. With 0.5 and 0.99: 5, soon 5.3, 1 at step 300."
+)
 labels = ("step", "length of the step, in units of lr")
 lines(range(1, 3001), lengths, "Adam where the slope stays the same", labels, alt, xscale="log", ylim=(0, 7))
 
@@ -417,23 +418,15 @@ compare(parts)
 # **Predict.** In which direction do Adam's first steps go, in each of the landscapes?
 
 # %% tags=["nbval-check-output"]
-three = {
-    "gradient descent": (lambda p: GradientDescent(p, lr=0.07), "#D55E00", "."),
-    "momentum": (lambda p: Momentum(p, lr=0.03), "black", "x"),
-    "Adam": (lambda p: Adam(p, lr=0.1), "#CC79A7", "^"),
-}
-alt = (
-    "Contour maps of bowl, ravine and saddle with 40 steps of three optimisers. Momentum swings widely. Adam "
-)
-alt += (
-    "leaves all starts diagonally, has one path in bowl and ravine, and on the saddle keeps off the centre."
-)
+three = {"gradient descent": partial(GradientDescent, lr=0.07), "momentum": partial(Momentum, lr=0.03)}
+three["Adam"] = partial(Adam, lr=0.1)
+alt = "Contour maps of bowl, ravine and saddle with 40 steps of three optimisers. Momentum swings widely. "
+alt += "Adam leaves diagonally, has one path in bowl and ravine, and on the saddle keeps off the centre."
 with figure("Forty steps each", alt, columns=3, size=(9, 3.3)) as axes:
     for axis, (name, (loss, start)) in zip(axes, landscapes.items(), strict=True):
         axis.contourf(x, y, (loss(x, y) - loss(x, y).min()).sqrt(), 16, cmap="GnBu_r", alpha=0.75)
-        for optimizer_of, color, marker in three.values():
-            path = walk(optimizer_of, loss, start, 40)
-            axis.plot(*path.T, f"{marker}-", color=color, linewidth=1.3, markersize=4)
+        for optimizer_of, style in zip(three.values(), ("C3.-", "kx-", "C5^-"), strict=True):
+            axis.plot(*walk(optimizer_of, loss, start, 40).T, style, linewidth=1.3, markersize=4)
         axis.set(title=name, xlabel="x", ylabel="y" if name == "bowl" else " ", aspect="equal")
     axes[0].figure.legend(axes[0].lines, three, loc="outside lower center", ncols=3)
 
@@ -445,18 +438,17 @@ with figure("Forty steps each", alt, columns=3, size=(9, 3.3)) as axes:
 # millionth?
 
 # %% tags=["nbval-check-output"]
-rows = []
+loss, rows = landscapes["saddle"][0], []
 for height in (1e-2, 1e-4, 1e-6):
-    paths = {
-        name: walk(choice[0], landscapes["saddle"][0], [-2.0, height], 250) for name, choice in three.items()
-    }
+    start = [-2.0, height]
+    paths = {name: walk(optimizer_of, loss, start, 250) for name, optimizer_of in three.items()}
     left = {name: (path[:, 1].abs() > 0.5).int().argmax().item() for name, path in paths.items()}
     rows.append({"y at the start": height, **left})
 table(rows)
 
 # %% [markdown]
 # Gradient descent needs 68 more for each factor of a hundred, because its y grows by 7 % a step: $1.07^{68} = 100$. Adam
-# takes six, however small the slope. A flat stretch in a curve of losses may be a saddle, not the end.
+# takes six every time. A flat stretch in a curve of losses may be a saddle, not the end.
 #
 # ## 6 A network
 #
@@ -465,6 +457,7 @@ table(rows)
 # that wants gradients, and a `Module` finds those inside itself.
 #
 # `train` is the loop once more, on random batches. After every step it hands out the network and the loss (`yield`).
+# `loss_on_new` takes the 500 pictures it never sees; `torch.no_grad` tells torch that no slopes are wanted.
 #
 # **Predict.** Momentum 0.9 makes steps up to ten times as long. How will its best learning rate compare with that of
 # gradient descent?
@@ -486,9 +479,8 @@ class Network(Module):
 data = CaptionedShapes(image_size=16, length=2500)
 images = data.images(range(2500), device=device)  # (2500, 3, 16, 16); the last 500 are for the test
 large = torch.tensor([float(data.attributes(i)["size"] == "large") for i in range(2500)], device=device)
-print(
-    f"{sum(p.numel() for p in Network().parameters()):,} weights; large: {large.mean():.2f} of the pictures"
-)
+print(f"{sum(p.numel() for p in Network().parameters()):,} weights, {large.mean():.0%} large")
+pictures(images[:4], [data.caption(i) for i in range(4)], "Four of 2500 pictures", columns=4)
 
 
 # %%
@@ -515,19 +507,16 @@ rates, found = [10 ** (n / 3) for n in range(-13, 0)], {}
 for kind in (GradientDescent, Momentum, Adam):
     runs = [[loss for _, loss in train(partial(kind, lr=lr), 300)] for lr in rates]
     found[kind.__name__] = [sum(run[-50:]) / 50 for run in runs]
-alt = (
-    "Loss after 300 steps against the learning rate from 0.00005 to 0.46. Gradient descent and momentum fall "
-)
-alt += (
-    "along one curve, momentum at a tenth of the rate; each ends in a cliff. Adam has no cliff, only bumps."
-)
+alt = "Loss after 300 steps against the learning rate from 0.00005 to 0.46. Gradient descent and momentum "
+alt += "fall alike, momentum at a tenth of the rate; each ends in a cliff. Adam has no cliff, only bumps."
 labels = ("learning rate", "loss, mean of the last 50 steps")
 lines(rates, found, "Which learning rate is right?", labels, alt, xscale="log", ylim=(0, 1.4))
 
 # %% [markdown]
 # Ten times smaller, and so it is: on their way down, both follow the same curve, moved by a factor of ten. Too small, and
-# the loss is still 0.69, the "no idea" of lesson 03. Too large, and it goes over the cliff, which moves by less than ten,
-# so that momentum gets lower first. Adam has the widest valley, which is why one tries it first.
+# the loss is still 0.69, the "no idea" of lesson 03. Too large, and it goes over a cliff. Momentum's cliff lies only about
+# five times lower than that of plain descent, which lets it get further in 300 steps. Adam has the widest valley, and that
+# is why one tries Adam first.
 #
 # ### Where is the cliff?
 #
@@ -538,26 +527,26 @@ lines(rates, found, "Which learning rate is right?", labels, alt, xscale="log", 
 # **Predict.** If a network had one fixed curvature, like a parabola, what would the curve below be?
 
 # %%
-alt = "Left: curvature against the step. With lr 0.06 it rises to 33.3 and stays there, with lr 0.1 it is at 20 "
-alt += "at once. Right: the losses fall, with lr 0.1 in bursts."
+alt = "Left: curvature against the step. With lr 0.06 it rises to 33.3 and stays there, with lr 0.1 it is at "
+alt += "20 at once. Right: the losses fall, with lr 0.1 in bursts."
 with figure("A network trains at its own limit", alt, columns=2, size=(9, 3.8)) as (left, right):
     for lr, dash in ((0.06, "-"), (0.1, "--")):
         slopes, losses = [], []
         for model, loss in train(partial(GradientDescent, lr=lr), 300, batch_size=2000):
             slopes.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
             losses.append(loss)
-        lengths = lr * torch.stack(slopes[:-1]).norm(dim=1)
-        curvature = torch.stack(slopes).diff(dim=0).norm(dim=1) / lengths
-        left.plot(curvature.cpu(), dash, label=f"lr {lr}, 2 / lr = {2 / lr:.1f}", linewidth=1.5)
+        slopes = torch.stack(slopes).cpu()  # (300, 24609)
+        curvature = slopes.diff(dim=0).norm(dim=1) / (lr * slopes[:-1].norm(dim=1))
+        left.plot(curvature, dash, label=f"lr {lr}, 2 / lr = {2 / lr:.1f}", linewidth=1.5)
         right.plot(losses, dash, linewidth=1.5)
-    left.set(xlabel="step", ylabel="measured curvature", ylim=(0, 45), yticks=[0, 10, 20, 100 / 3])
+    left.set(xlabel="step", ylabel="curvature", yticks=(0, 10, 20, 100 / 3), yticklabels=(0, 10, 20, 33.3))
     right.set(xlabel="step", ylabel="loss")
     left.legend(loc="lower right")
 
 # %% [markdown]
-# A level line. The network instead climbs to two over its learning rate, and stays: it makes its valley steeper until
-# the limit is reached. A valley steeper than that throws the weights out, in zigzags that grow (the bursts on the
-# right), and they land where it is flatter. Cohen and others (2021) found this in network after network.
+# A level line. The network instead goes to two over its learning rate, 33.3 with 0.06 and 20 with 0.1, and stays. It makes
+# its own valley steeper until the limit is reached. A valley steeper than that throws the weights out, in zigzags that grow
+# (the bursts on the right), and they land where it is flatter. Cohen and others (2021) found this in network after network.
 #
 # ## 7 The average of the weights
 #
@@ -608,22 +597,20 @@ with figure("Weights and their average", alt, columns=2, size=(9, 4.6)) as axes:
 # **Predict.** Which is better on new pictures, the weights of the last step or their average? And in the first steps?
 
 # %%
-average_of = get_ema_multi_avg_fn(decay=0.95)
-curves = {"weights of the step": [], "their average": []}
+trembling, calm, average_of = [], [], get_ema_multi_avg_fn(decay=0.95)
 for step, (model, _) in enumerate(train(partial(Adam, lr=0.01), 600)):
     if step == 0:
         ours, theirs = WeightAverage(model, decay=0.95), AveragedModel(model, multi_avg_fn=average_of)
     ours.update(model)
     theirs.update_parameters(model)
-    curves["weights of the step"].append(loss_on_new(model))
-    curves["their average"].append(loss_on_new(ours.model))
+    trembling.append(loss_on_new(model))
+    calm.append(loss_on_new(ours.model))
 compare({"first layer after 600 steps": (ours.model.first, theirs.module.first)})
-alt = (
-    "Loss on new pictures over 600 steps. That of the weights falls in a wild zigzag; that of their average "
-)
-alt += "lags behind at first, then is smooth, along the lower edge of the zigzag."
-lines(range(1, 601), curves, "Adam, lr 0.01", ("step", "loss on new pictures"), alt, ylim=(0, 1.2))
-assert sum(curves["their average"][300:]) < sum(curves["weights of the step"][300:])
+alt = "Loss on new pictures over 600 steps. That of the weights falls in a wild zigzag; that of their "
+alt += "average lags behind at first, then is smooth, along the lower edge of the zigzag."
+curves = {"weights of the step": trembling, "their average": calm}
+lines(range(600), curves, "Adam, lr 0.01", ("step", "loss on new pictures"), alt, ylim=(0, 1.2))
+assert sum(calm[300:]) < sum(trembling[300:])
 
 # %% [markdown]
 # At first the average is worse: it still remembers the first steps. Then it runs along the lower edge of the zigzag, and

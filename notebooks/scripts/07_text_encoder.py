@@ -363,6 +363,8 @@ lines(
 
 # %% tags=["lib:text_encoder.CausalSelfAttention", "nbval-check-output"]
 class CausalSelfAttention(Module):
+    """Multi-head attention of a text to itself: (B, T, C) and a mask (B, 1, T, T) -> (B, T, C)."""
+
     def __init__(self, width: int, heads: int, backend: str = "torch"):
         super().__init__()
         self.heads, self.backend = heads, check_backend(backend)
@@ -381,6 +383,8 @@ class CausalSelfAttention(Module):
 
 # %% tags=["lib:text_encoder.Block", "nbval-check-output"]
 class Block(Module):
+    """Attention and MLP, each after a LayerNorm and added to its input: shapes as above."""
+
     def __init__(self, width: int, heads: int, backend: str = "torch"):
         super().__init__()
         self.ln_1 = LayerNorm(width)
@@ -389,7 +393,6 @@ class Block(Module):
         self.mlp = MLP(width)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, C) and a mask (B, 1, T, T) -> (B, T, C)."""
         x = x + self.attn(self.ln_1(x), mask)
         return x + self.mlp(self.ln_2(x))
 
@@ -596,8 +599,8 @@ print(f"of 200 from nothing, {sum('shape' in parse(text) for text in written)} n
 print(f"{len(strange)} hold a word that does not exist: {'; '.join(strange[:3])}")
 
 # %% [markdown]
-# Nearly always, and nearly always. Most errors fall within words, where pieces were put together that do not belong
-# together; a character that lacks a byte is shown as �.
+# It closes its captions, and seldom changes the language within one. Most errors fall within words, where pieces were
+# put together that do not belong together; a character that lacks a byte is shown as �.
 #
 # ## 6 Is it GPT-2?
 #
