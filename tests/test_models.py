@@ -13,6 +13,7 @@ from course_lib.cli import main
 from course_lib.diffusion import DiffusionTextToImage
 from course_lib.errors import CourseError
 from course_lib.models import load_model, shipped_configs, who_knows
+from course_lib.provenance import read_provenance
 from course_lib.text_to_image import TextToImage
 from course_lib.unet import DiffusionConfig, UNet
 
@@ -102,3 +103,10 @@ def test_every_shipped_model_has_card_marks_and_grid():
         assert "Licence" in card and f"--preset {name}" in card and "Wh" in card, name
     total = sum(path.stat().st_size for path in checkpoints_folder().rglob("*") if path.is_file())
     assert total <= 60_000_000
+
+
+def test_the_notes_hold_the_models_own_settings_where_none_were_given(home, tmp_path):
+    arguments = ["generate", "red", "--model", "shapes-32", "--n_samples", "1", "--save_path", str(tmp_path)]
+    assert main(arguments) == 0
+    settings = json.loads(read_provenance(next(tmp_path.glob("0*.png")))["Settings"])
+    assert settings["steps_per_sample"] == 0 and settings["guidance_scale"] == 1.0

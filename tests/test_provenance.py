@@ -40,7 +40,9 @@ def test_notes_make_the_round_trip(tmp_path):
 
 def test_what_the_command_saves_can_be_drawn_again_from_its_notes(tmp_path):
     texts = ("a red circle", "a blue star")
-    config = GenerateConfig(texts, n_samples=2, seed=5, image="private/folder/me.png", save_path=str(tmp_path))
+    config = GenerateConfig(
+        texts, n_samples=2, guidance_scale=1.0, seed=5, image="private/folder/me.png", save_path=str(tmp_path)
+    )
     *singles, grid = save(torch.zeros(4, 3, 16, 16), config)
     notes = [read_provenance(path) for path in singles]
     assert [note["Description"] for note in notes] == [texts[0], texts[0], texts[1], texts[1]]
