@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_argument("--guidance_scale", type=float, help="how strongly refinement follows the prompt (default 1)")
     generate.add_argument("--image", type=Path, help="a picture to begin from; the prompt changes it")
     generate.add_argument("--mask", type=Path, help="a picture, white where --image is to be painted anew")
+    generate.add_argument("--truncation", type=float, help="0 to 1: less, more usual and more alike (default 1)")
     generate.add_argument("--seed", type=int, help="another seed, other pictures (default 0)")
     generate.add_argument("--save_path", type=Path, help="folder for the PNGs (default samples)")
 
@@ -79,6 +80,14 @@ def build_parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="every shipped text-to-image model side by side")
     report.add_argument("--out", type=Path, default=Path("data/RESULTS.md"), help="default data/RESULTS.md")
     report.add_argument("--n", type=int, default=500, help="pictures for each setting of GAN and diffusion")
+
+    ablate = commands.add_parser(
+        "ablate", help="what each part of the recipe is worth: trains what is not in the log yet"
+    )
+    ablate.add_argument("--log", type=Path, default=Path("data/logs/ablations.jsonl"), help="of finished runs")
+    ablate.add_argument("--out", type=Path, default=Path("data/ABLATIONS.md"), help="default data/ABLATIONS.md")
+    ablate.add_argument("--seeds", type=int, default=3, help="runs a variant (default 3)")
+    ablate.add_argument("--seconds", type=float, default=100, help="processor time a run (default 100)")
 
     inspect = commands.add_parser("inspect", help="what a PNG says of how it was made")
     inspect.add_argument("file", type=Path)
@@ -144,7 +153,7 @@ def command_generate(options: argparse.Namespace) -> None:
         values["texts"] = [options.prompt]
     elif options.texts:
         values["texts"] = read_texts(options.texts)
-    names = ("n_samples", "steps_per_sample", "guidance_scale", "seed", "image", "mask", "save_path", "device")
+    names = "n_samples steps_per_sample guidance_scale truncation seed image mask save_path device".split()
     given = {name: getattr(options, name) for name in names} | {"model_path": options.model}
     values |= {name: str(v) if isinstance(v, Path) else v for name, v in given.items() if v is not None}
     generate(dataclass_from_dict(GenerateConfig, values, options.config or "options"))
@@ -241,6 +250,16 @@ def command_report(options: argparse.Namespace) -> None:
     print(options.out)
 
 
+def command_ablate(options: argparse.Namespace) -> None:
+    """`course ablate`."""
+    from course_lib.ablation import ablate
+
+    require_range("seeds", options.seeds, 1, 100)
+    require_range("seconds", options.seconds, 1, 3600)
+    ablate(options.log, options.out, options.seeds, options.seconds)
+    print(options.out)
+
+
 def command_inspect(options: argparse.Namespace) -> int:
     """`course inspect`; exit code 1 when the picture does not say that it was generated."""
     from course_lib.provenance import inspect_file
@@ -262,6 +281,7 @@ COMMANDS = {  # each returns its exit code; None is 0
     "evaluate": command_evaluate,
     "audit": command_audit,
     "report": command_report,
+    "ablate": command_ablate,
     "inspect": command_inspect,
     "doctor": command_doctor,
 }

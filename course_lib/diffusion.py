@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from course_lib.batches import step_random
 from course_lib.checkpoint import dataclass_from_dict, find_checkpoint, load_checkpoint, load_weights, save_checkpoint
 from course_lib.data.captions import words_of
 from course_lib.denoising import (
@@ -30,7 +31,6 @@ from course_lib.layers import average_pool2d
 from course_lib.losses import mse_loss
 from course_lib.text_encoder import TextEncoder, TextEncoderConfig, embed_tokens
 from course_lib.tokenizer import Tokenizer
-from course_lib.training import step_random
 from course_lib.unet import DiffusionConfig, UNet
 
 IMAGE_TIME = 700  # how far a given picture is dissolved before it is drawn anew

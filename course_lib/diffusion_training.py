@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from course_lib.batches import EmbeddedPictures, step_random
 from course_lib.diffusion import diffusion_loss
 from course_lib.errors import require_range
 from course_lib.images import from_uint8
 from course_lib.optim import Adam, WeightAverage
-from course_lib.training import EmbeddedPictures, Trainer, step_random
+from course_lib.training import Trainer
 from course_lib.unet import UNet
 
 

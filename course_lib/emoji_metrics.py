@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import Module, ModuleList
 
 from course_lib.alignment import unit
+from course_lib.batches import moved
 from course_lib.data.emoji import NO_TONE, TONES, CaptionedEmoji
 from course_lib.fit import fit, warmup_cosine
 from course_lib.image_encoder import ImageEncoder, ImageEncoderConfig
 from course_lib.losses import cross_entropy
 from course_lib.optim import Adam
-from course_lib.training import moved
 
 TONE_NAMES = (*(tone["en"] for tone in TONES.values()), NO_TONE)
 PENALTY = 1000.0  # of the ridge regression

@@ -32,7 +32,7 @@ class GenerateConfig:
         image_size, z_size: the model's own, or None; a different number is refused.
         batch_size: pictures computed at a time.
         n_samples: pictures for each prompt.
-        steps_per_sample, guidance_scale: see the model's `sample`; None: its own defaults.
+        steps_per_sample, guidance_scale, truncation: see the model's `sample`; None: its own defaults.
         seed: of the noise.
         image: a picture to begin from, or None.
         mask: a picture that is white where `image` is to be painted anew, or None.
@@ -52,6 +52,7 @@ class GenerateConfig:
     seed: int = 0
     image: str | None = None
     mask: str | None = None
+    truncation: float | None = None
     save_samples: bool = True
     save_path: str = "samples"
     device: str = "auto"
@@ -73,7 +74,7 @@ def generate(config: GenerateConfig) -> list[Path]:
     image = prepare_image(config.image, model.image_size) if config.image else None
     mask = prepare_image(config.mask, model.image_size).mean(0) > 0 if config.mask else None  # (S, S)
     started = time.monotonic()
-    names = ("n_samples", "steps_per_sample", "guidance_scale", "seed", "batch_size")
+    names = ("n_samples", "steps_per_sample", "guidance_scale", "seed", "batch_size", "truncation")
     given = {name: getattr(config, name) for name in names} | {"image": image, "mask": mask}
     pictures = model.sample(config.texts, **{k: v for k, v in given.items() if v is not None}).cpu()
     warn_of_unknown_words(model, config)
@@ -84,9 +85,9 @@ def generate(config: GenerateConfig) -> list[Path]:
 
 
 def with_defaults(model: AnyModel, config: GenerateConfig) -> GenerateConfig:
-    """The settings with the model's own steps and guidance where none were given: the PNGs shall say what was used."""
-    known = inspect.signature(model.sample).parameters
-    missing = [name for name in ("steps_per_sample", "guidance_scale") if getattr(config, name) is None]
+    """The settings, and the model's own where none were given: the PNGs shall say what was used."""
+    known, names = inspect.signature(model.sample).parameters, ("steps_per_sample", "guidance_scale", "truncation")
+    missing = [name for name in names if name in known and getattr(config, name) is None]
     return replace(config, **{name: known[name].default for name in missing})
 
 
@@ -95,10 +96,9 @@ def require_fit(model: AnyModel, config: GenerateConfig) -> None:
     own = {"image_size": model.image_size, "z_size": None}
     if isinstance(model, TextToImage):
         own["z_size"] = model.generator.config.z_size
-    elif config.mask is not None:
-        raise CourseError(
-            f"mask is given, but {config.model_path} cannot paint a part anew; use a GAN, or leave it out"
-        )
+    for name, use in (("mask", "paint a part anew"), ("truncation", "shrink its noise")):
+        if getattr(config, name) is not None and name not in inspect.signature(model.sample).parameters:
+            raise CourseError(f"{name} is given, but {config.model_path} cannot {use}; use a GAN, or leave it out")
     for name, value in own.items():
         if getattr(config, name) not in (None, value):
             has = "has none" if value is None else f"has {value}"

@@ -11,7 +11,7 @@ import io
 import os
 import random
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 100  # a figure 8 inches wide is 800 pixels wide on the page, drawn twice as fine for sharp screens
+MAX_ANIMATION = 1_000_000  # characters that an animation may add to a notebook
 STYLE = {
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -67,7 +68,7 @@ CHAPTERS = (
     Chapter("A first generator", ("vae",)),
     Chapter("The adversarial game", ("gan",)),
     Chapter("Listening to text", ("text_gan",)),
-    Chapter("Training", ("training", "listeners")),
+    Chapter("Training", ("batches", "training", "listeners")),
     Chapter("Training at scale", ("scale",)),
     Chapter("Sampling", ("text_to_image",)),
     Chapter("Judging pictures", ("image_metrics", "metrics")),
@@ -131,18 +132,31 @@ def show(figure: "Figure", alt: str) -> None:
     Raises:
         ValueError: alt is too short to say that.
     """
-    if len(alt) < 15:  # counted in characters: Chinese has no spaces
-        raise ValueError(f'alt="{alt}" says too little; tell in a sentence or two what the figure shows')
-    alt = " ".join(alt.split())
-    figure.savefig(drawn := io.BytesIO(), format="png", dpi=2 * DPI, facecolor="white")
-    picture = Image.open(drawn).convert("RGB")
+    alt, picture = _require_words(alt), _photograph(figure, 2 * DPI)
     if not any(axis.images for axis in figure.axes):
         picture = picture.quantize(256, dither=Image.Dither.NONE)  # lines need no more colours: a third of the size
-    picture.save(png := io.BytesIO(), "PNG", optimize=True)
-    code, width = base64.b64encode(png.getvalue()).decode(), picture.width // 2
+    code, width = _encode(picture, "PNG", optimize=True), picture.width // 2
     image = f'<img alt="{html.escape(alt)}" width="{width}" src="data:image/png;base64,{code}">'
     page = {"text/plain": f"Figure: {alt}", "text/html": image, "image/png": code}
     _display(page, {"image/png": {"alt": alt, "width": width}})
+
+
+def _require_words(alt: str) -> str:
+    """The alt text on one line; too short a one is refused."""
+    if len(alt) < 15:  # counted in characters: Chinese has no spaces
+        raise ValueError(f'alt="{alt}" says too little; tell in a sentence or two what the figure shows')
+    return " ".join(alt.split())
+
+
+def _photograph(figure: "Figure", dpi: int) -> Image.Image:
+    figure.savefig(drawn := io.BytesIO(), format="png", dpi=dpi, facecolor="white")
+    return Image.open(drawn).convert("RGB")
+
+
+def _encode(picture: Image.Image, kind: str, **settings: Any) -> str:
+    """A picture as a file, written in letters: what a notebook holds."""
+    picture.save(file := io.BytesIO(), kind, **settings)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def _display(page: Mapping[str, str], metadata: Mapping[str, Any] | None = None) -> None:
@@ -171,6 +185,15 @@ def figure(
     Raises:
         ValueError: an axis has no label; those that hold pictures, or are switched off, need none.
     """
+    with _drawing(title, columns, rows, size) as (drawing, axes):
+        yield axes
+        _require_labels(axes, title)
+        show(drawing, alt)
+
+
+@contextmanager
+def _drawing(title: str, columns: int, rows: int, size: tuple[float, float] | None) -> Iterator[tuple["Figure", Any]]:
+    """An empty figure in the lessons' style, and its axes."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -178,12 +201,54 @@ def figure(
     with figure_style(), matplotlib.rc_context(STYLE):
         drawing = Figure(size or (width, 3.4 * rows), layout="constrained")
         drawing.suptitle(title, parse_math=False)
-        axes = drawing.subplots(rows, columns)
-        yield axes
-        for axis in np.ravel(axes):  # a colour bar is not among them
-            if axis.axison and not axis.images and not (axis.get_xlabel() and axis.get_ylabel()):
-                raise ValueError(f'an axis of "{title}" has no label; axis.set(xlabel=..., ylabel=...)')
-        show(drawing, alt)
+        yield drawing, drawing.subplots(rows, columns)
+
+
+def _require_labels(axes: "Axes | np.ndarray", title: str) -> None:
+    for axis in np.ravel(axes):  # a colour bar is not among them
+        if axis.axison and not axis.images and not (axis.get_xlabel() and axis.get_ylabel()):
+            raise ValueError(f'an axis of "{title}" has no label; axis.set(xlabel=..., ylabel=...)')
+
+
+def animate(
+    frames: Sequence[Any], draw: Callable[..., None], title: str, alt: str, size: tuple[float, float] = (6.5, 4)
+) -> None:
+    """A figure that moves and needs no kernel to do so; a page that shows no HTML gets three of its frames instead.
+
+    Six frames a second; the last one stays for two and a half, then it begins again. The reader can fold it away.
+
+    Args:
+        frames: what `draw` gets, one after the other, such as the states of a training.
+        draw: (axis, frame), draws it on the empty axis; with fixed limits (axis.set(xlim=...)), or the axes will jump.
+        title, alt: as in `figure`.
+        size: inches (width, height).
+    Raises:
+        ValueError: the axis has no label, or all frames together are too large for a page.
+    """
+    alt, pages = _require_words(alt), []
+    for frame in frames:
+        with _drawing(title, 1, 1, size) as (drawing, axis):
+            draw(axis, frame)
+            _require_labels(axis, title)
+            pages.append(_photograph(drawing, DPI))
+    wide, tall = pages[0].size
+    film = _paste(pages, 0).quantize(128, dither=Image.Dither.NONE)  # one palette: what does not change costs nothing
+    first, *others = (film.crop((0, top, wide, top + tall)) for top in range(0, film.height, tall))
+    sheet = _paste([pages[0], pages[len(pages) // 2], pages[-1]], 0 if wide > 1.3 * tall else 1)
+    sheet = sheet.quantize(128, dither=Image.Dither.NONE)
+    times = [160] * len(others) + [2500]  # milliseconds
+    moving = _encode(first, "GIF", save_all=True, append_images=others, duration=times, loop=0)
+    if len(moving) > MAX_ANIMATION:
+        raise ValueError(f'"{title}" takes {len(moving) / 1e6:.1f} MB; use fewer frames or a smaller size')
+    image = f'<img alt="{html.escape(alt)}" width="{wide}" src="data:image/gif;base64,{moving}">'
+    folded = f"<details open><summary>Animation (click here to hide it)</summary>{image}</details>"
+    page = {"text/plain": f"Animation: {alt}", "text/html": folded, "image/png": _encode(sheet, "PNG", optimize=True)}
+    _display(page, {"image/png": {"alt": alt, "width": sheet.width}})
+
+
+def _paste(pages: Sequence[Image.Image], axis: int) -> Image.Image:
+    """Pictures of one size below (axis 0) or beside (1) each other."""
+    return Image.fromarray(np.concatenate([np.asarray(page) for page in pages], axis))
 
 
 def lines(

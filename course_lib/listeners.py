@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from course_lib.batches import step_random
 from course_lib.images import make_grid, save_image
-from course_lib.training import AdversarialTrainer, Trainer, step_random
+from course_lib.training import AdversarialTrainer, Trainer
 
 
 class MetricsLog:

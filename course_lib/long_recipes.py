@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from course_lib.batches import EmbeddedPictures
 from course_lib.cards import energy_wh, write_card
 from course_lib.data.pictures import CaptionedPictures
 from course_lib.diffusion import DiffusionTextToImage
@@ -19,13 +20,7 @@ from course_lib.text_encoder import TextEncoder, embed_captions, embed_tokens, l
 from course_lib.text_gan import Discriminator, Generator
 from course_lib.text_to_image import TextToImage
 from course_lib.tokenizer import Tokenizer
-from course_lib.training import (
-    AdversarialTrainer,
-    EmbeddedPictures,
-    Listener,
-    Trainer,
-    train,
-)
+from course_lib.training import AdversarialTrainer, Listener, Trainer, train
 from course_lib.unet import UNet
 
 EXAM = 2000  # pictures for each kind of caption on a model card

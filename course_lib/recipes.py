@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from course_lib.alignment import AlignmentModel, retrieval
+from course_lib.batches import moved, step_random
 from course_lib.cards import short_card
 from course_lib.checkpoint import save_checkpoint
 from course_lib.data.pictures import CaptionedPictures
@@ -34,7 +35,6 @@ from course_lib.presets import (
 )
 from course_lib.text_encoder import TextEncoder, embed_captions, load_text_encoder, next_token_loss
 from course_lib.tokenizer import Tokenizer
-from course_lib.training import moved, step_random
 from course_lib.vae import VAE
 
 

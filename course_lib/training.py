@@ -15,13 +15,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from course_lib.alignment import unit
+from course_lib.batches import Batch, EmbeddedPictures, moved, repeated, step_random
 from course_lib.checkpoint import load_checkpoint, save_checkpoint
-from course_lib.errors import CourseError, require_range
+from course_lib.errors import CourseError, nearest, require_range
 from course_lib.fit import require_finite
-from course_lib.images import from_uint8
+from course_lib.gan import GAN_LOSSES
+from course_lib.image_encoder import ImageEncoder
 from course_lib.losses import (
+    contrastive_loss,
     discriminator_loss,
-    generator_loss,
     mode_seeking_loss,
     mse_loss,
     r1_penalty,
@@ -35,10 +38,11 @@ RANGES = (  # of the settings of `TrainConfig`: names, smallest, largest
     (("batch_size",), 2, 10_000),
     (("learning_rate",), 1e-9, 1),
     (("constant", "average_decay", "text_dropout"), 0, 1),
-    (("r1_weight", "text_noise", "mode_seeking_weight", "mse_weight"), 0, 10**6),
+    (("r1_weight", "r2_weight", "text_noise", "mode_seeking_weight", "mse_weight", "contrastive_weight"), 0, 10**6),
     (("shift",), 0, 16),
     (("seed",), 0, 2**32 - 1),
 )
+CONTRASTIVE_SCALE = 10.0  # of the cosines, as in the alignment of chapter 08 before it learns its own
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ class TrainConfig:
         learning_rate: of both players, constant for `constant` of the run and then falling linearly to a twentieth.
         constant: share of the run before the learning rate falls.
         betas: Adam's decay rates.
-        r1_weight, r1_every: gradient penalty on real pictures, computed one step in `r1_every` and weighted so much
-            more.
+        loss: a name of `gan.GAN_LOSSES`.
+        r1_weight, r2_weight, r1_every: gradient penalty on real and on generated pictures, computed one step in
+            `r1_every` and weighted so much more.
         average_decay: of the averaged generator that draws the samples.
         matching_aware: a real picture with a wrong caption counts as fake.
         text_dropout: share of the captions replaced by the empty one, so that drawing without a caption is learned.
@@ -61,6 +66,8 @@ class TrainConfig:
         mode_seeking_weight: of the loss that makes different noise draw different pictures.
         mse_weight: of a pixel MSE between the generated picture and the real one with the same caption. It makes sense
             only where a caption has one picture (emoji); where it has many their mean is a blur (see lesson 09).
+        contrastive_weight: of the contrastive loss between generated pictures, seen by a frozen image encoder of
+            chapter 08, and their captions.
         shift: the discriminator sees every picture, real or generated, moved by up to so many pixels: few pictures
             look like more (Zhao et al. 2020, arXiv:2006.10738).
         seed: of everything random.
@@ -72,7 +79,9 @@ class TrainConfig:
     learning_rate: float = 1e-3
     constant: float = 0.5
     betas: tuple[float, float] = (0.5, 0.99)
+    loss: str = "non-saturating"
     r1_weight: float = 0.02
+    r2_weight: float = 0.0
     r1_every: int = 16
     average_decay: float = 0.99
     matching_aware: bool = True
@@ -80,6 +89,7 @@ class TrainConfig:
     text_noise: float = 0.2
     mode_seeking_weight: float = 0.012
     mse_weight: float = 0.0
+    contrastive_weight: float = 0.0
     shift: int = 0
     seed: int = 0
     checkpoint_every: int = 500
@@ -91,57 +101,8 @@ class TrainConfig:
                 require_range(name, getattr(self, name), low, high)
         if self.batch_size % 2:
             raise CourseError(f"batch_size={self.batch_size} is odd; captions are drawn twice, so use an even one")
-
-
-class EmbeddedPictures:
-    """Training data on the device: pictures as bytes, captions as embeddings made once by the frozen encoder.
-
-    Args:
-        images: (N, 3, S, S) uint8.
-        texts: (N, E) float32, row i embeds a caption of picture i.
-        empty: (E,) the embedding of the empty caption.
-        tokens, empty_tokens: (N, T, E) and (T, E), the same captions token by token, for generators that read them.
-    """
-
-    def __init__(
-        self,
-        images: Tensor,
-        texts: Tensor,
-        empty: Tensor,
-        tokens: Tensor | None = None,
-        empty_tokens: Tensor | None = None,
-    ):
-        if len(images) != len(texts):
-            raise ValueError(f"{len(images)} images but {len(texts)} text embeddings; give one for each image")
-        self.images, self.texts, self.empty = images, texts, empty
-        self.tokens, self.empty_tokens = tokens, empty_tokens
-
-    def batch(self, config: TrainConfig, random: torch.Generator) -> "Batch":
-        """A random batch; some captions are replaced by the empty one, and each embedding is blurred by noise."""
-        batch_size, device = config.batch_size, self.images.device
-        rows = torch.randint(len(self.images), (batch_size,), generator=random).to(device)
-        empty = (torch.rand(batch_size, 1, generator=random) < config.text_dropout).to(device)
-        images = from_uint8(self.images[rows]).contiguous(memory_format=torch.channels_last)
-        texts = torch.where(empty, self.empty, self.texts[rows])  # (B, E)
-        # the same caption twice in a batch, or an empty one, fits: it must not count as wrong
-        wrong = (texts != texts.roll(1, 0)).any(1) & ~empty.roll(1, 0)[:, 0]
-        texts = texts + config.text_noise * torch.randn(texts.shape, generator=random).to(device)
-        wrong_texts = texts.roll(1, 0)
-        if self.tokens is None:
-            return Batch(images, texts, wrong_texts, wrong)
-        tokens = torch.where(empty[:, :, None], self.empty_tokens, self.tokens[rows])  # (B, T, E)
-        return Batch(images, texts, wrong_texts, wrong, tokens.float())
-
-
-class Batch(NamedTuple):
-    """Pictures (B, 3, S, S) in [-1, 1]; texts and wrong texts (B, E); wrong (B,) bool: the wrong text really is;
-    tokens (B, T, E), or None."""
-
-    images: Tensor
-    texts: Tensor
-    wrong_texts: Tensor
-    wrong: Tensor
-    tokens: Tensor | None = None
+        if self.loss not in GAN_LOSSES:
+            raise CourseError(f'loss="{self.loss}" is unknown; {nearest(self.loss, GAN_LOSSES)}')
 
 
 class Drawn(NamedTuple):
@@ -152,39 +113,27 @@ class Drawn(NamedTuple):
     texts: Tensor
 
 
-def repeated(rows: Tensor, times: int) -> Tensor:
-    """The first B / times rows, so many times over: (B, ...) -> (B, ...)."""
-    return torch.cat([rows[: len(rows) // times]] * times) if times > 1 else rows
-
-
-def moved(images: Tensor, most: int, random: torch.Generator) -> Tensor:
-    """Each picture moved by its own whole number of pixels, at most `most` in each direction; its edge is repeated.
-
-    Args:
-        images: (B, 3, S, S).
-        most: 0 to S / 2; 0 leaves them as they are.
-        random: source of chance, on the CPU.
-    Returns:
-        (B, 3, S, S), differentiable.
-    """
-    if most == 0:
-        return images
-    batch, size = len(images), images.shape[-1]
-    by = torch.randint(-most, most + 1, (2, batch, 1), generator=random)
-    rows, columns = ((torch.arange(size) + by).clamp(0, size - 1)).to(images.device)  # (B, S) each
-    which = torch.arange(batch, device=images.device)[:, None, None]
-    return images[which, :, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)  # channels last, as it was
-
-
-def step_random(seed: int, step: int) -> torch.Generator:
-    """The source of all chance in one training step."""
-    return torch.Generator().manual_seed(seed * 1_000_000_007 + step)
-
-
 def learning_rate_at(config: TrainConfig, progress: float) -> float:
     """Learning rate at a share `progress` in [0, 1] of the run."""
     left = 1 - max(0.0, progress - config.constant) / max(1 - config.constant, 1e-9)
     return config.learning_rate * max(left, 0.05)
+
+
+def matching_aware_loss(name: str, real: Tensor, fake: Tensor, wrong: Tensor | None, wrong_mask: Tensor) -> Tensor:
+    """What the discriminator minimises, by any loss of `GAN_LOSSES`, with real pictures under wrong captions as fakes.
+
+    Args:
+        name: of the loss; real, fake, wrong: logits (B,); no wrong ones: None.
+        wrong_mask: (B,) bool, True where the wrong caption really is wrong.
+    Returns:
+        ().
+    """
+    if name == "non-saturating":
+        return discriminator_loss(real, fake, wrong, wrong_mask)
+    judge = GAN_LOSSES[name][0]
+    if wrong is None or not wrong_mask.any():
+        return judge(real, fake)
+    return (judge(real, fake) + judge(real[wrong_mask], wrong[wrong_mask])) / 2
 
 
 class Trainer:
@@ -243,10 +192,22 @@ class AdversarialTrainer(Trainer):
     Args:
         generator, discriminator: the two players, on one device.
         config: how to train.
+        image_encoder: frozen, of the alignment model that embedded the captions; `contrastive_weight` needs it.
+    Raises:
+        CourseError: the contrastive loss is asked for without an image encoder.
     """
 
-    def __init__(self, generator: Generator, discriminator: Discriminator, config: TrainConfig):
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        config: TrainConfig,
+        image_encoder: ImageEncoder | None = None,
+    ):
         super().__init__(config)
+        if config.contrastive_weight > 0 and image_encoder is None:
+            raise CourseError(f"contrastive_weight={config.contrastive_weight} needs an image_encoder; give one, or 0")
+        self.image_encoder = image_encoder
         self.times = 2 if config.mode_seeking_weight > 0 else 1  # how often each caption is drawn
         self.generator = generator.to(memory_format=torch.channels_last)
         self.discriminator = discriminator.to(memory_format=torch.channels_last)
@@ -262,7 +223,7 @@ class AdversarialTrainer(Trainer):
         """
         started = time.monotonic()
         random = step_random(self.config.seed, self.steps_done)
-        batch = data.batch(self.config, random)
+        batch = data.batch(self.config.batch_size, self.config.text_dropout, self.config.text_noise, random)
         drawn = self.draw(batch, random)
         losses = self.discriminator_step(batch, drawn, random)
         losses |= self.generator_step(batch, drawn, random)
@@ -286,12 +247,17 @@ class AdversarialTrainer(Trainer):
         real = moved(batch.images, config.shift, random).requires_grad_(with_penalty)
         features = player.features(real)  # (B, H), read with both captions
         real_logits = player.match(features, batch.texts)
-        fake_logits = player(moved(drawn.images.detach(), config.shift, random), drawn.texts)
+        fake = moved(drawn.images.detach(), config.shift, random).requires_grad_(with_penalty)
+        fake_logits = player(fake, drawn.texts)
         wrong_logits = player.match(features, batch.wrong_texts) if config.matching_aware else None
-        loss = discriminator_loss(real_logits, fake_logits, wrong_logits, batch.wrong)
-        penalty = r1_penalty(real_logits, real) if with_penalty else loss.new_zeros(())
+        loss = matching_aware_loss(config.loss, real_logits, fake_logits, wrong_logits, batch.wrong)
+        penalty = loss.new_zeros(())
+        if with_penalty:
+            penalty = config.r1_weight * r1_penalty(real_logits, real)
+            if config.r2_weight > 0:
+                penalty = penalty + config.r2_weight * r1_penalty(fake_logits, fake)  # R2: the same on fakes
         self.discriminator_optimizer.zero_grad()
-        (loss + config.r1_weight * config.r1_every * penalty).backward()
+        (loss + config.r1_every * penalty).backward()
         self.discriminator_optimizer.step()
         return {"loss_d": loss, "logit_real": real_logits.mean(), "logit_fake": fake_logits.mean()}
 
@@ -299,7 +265,10 @@ class AdversarialTrainer(Trainer):
         """Make the discriminator call the fake real; if asked, make different noise count and pixels agree."""
         config = self.config
         self.discriminator.requires_grad_(False)  # only its input's gradient is needed: a third less work
-        loss = generator_loss(self.discriminator(moved(drawn.images, config.shift, random), drawn.texts))
+        fake_logits = self.discriminator(moved(drawn.images, config.shift, random), drawn.texts)
+        paired = config.loss == "relativistic"  # the only loss that sets fakes beside real pictures in this turn too
+        real_logits = self.discriminator(batch.images, batch.texts) if paired else None
+        loss = GAN_LOSSES[config.loss][1](real_logits, fake_logits)
         losses, total = {"loss_g": loss}, loss
         if config.mode_seeking_weight > 0:
             losses["mode_seeking"] = mode_seeking_loss(drawn.images, drawn.z)
@@ -307,6 +276,11 @@ class AdversarialTrainer(Trainer):
         if config.mse_weight > 0:
             losses["mse"] = mse_loss(drawn.images, repeated(batch.images, self.times))
             total = total_loss(total, losses["mse"], config.mse_weight)
+        if config.contrastive_weight > 0:
+            same = (drawn.texts[:, None] == drawn.texts).all(-1)  # (B, B): drawn for one caption
+            seen = unit(self.image_encoder(drawn.images)), unit(drawn.texts)
+            losses["contrastive"] = contrastive_loss(*seen, CONTRASTIVE_SCALE, same)
+            total = total + config.contrastive_weight * losses["contrastive"]
         self.generator_optimizer.zero_grad()
         total.backward()
         self.generator_optimizer.step()
@@ -338,6 +312,7 @@ def train(
     seconds: float | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: str | None = "training",
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Step until the run's steps are done.
 
@@ -348,14 +323,15 @@ def train(
         seconds: end after this time, with the learning rate falling as if all steps had been done; None: no limit.
         stop: asked before every step; True ends the run early.
         progress: what the progress bar says; None: no bar.
+        clock: what `seconds` are counted by; `time.process_time` counts the processor's.
     Raises:
         FloatingPointError: a loss is not finite.
     """
-    config, started = trainer.config, time.monotonic()
+    config, started = trainer.config, clock()
     bar = tqdm(total=config.steps, initial=trainer.steps_done, desc=progress, disable=progress is None)
     with bar:
         while trainer.steps_done < config.steps and not stop():
-            elapsed = (time.monotonic() - started) / seconds if seconds else 0.0
+            elapsed = (clock() - started) / seconds if seconds else 0.0
             if elapsed >= 1:
                 break
             trainer.set_learning_rate(learning_rate_at(config, max(elapsed, trainer.steps_done / config.steps)))

@@ -24,6 +24,7 @@ from textbook import TextbookTrainer  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
 from course_lib import layers, optim  # noqa: E402
+from course_lib.batches import EmbeddedPictures  # noqa: E402
 from course_lib.cards import machine  # noqa: E402
 from course_lib.data import CaptionedFolder, CaptionedShapes  # noqa: E402
 from course_lib.evaluation import format_table  # noqa: E402
@@ -32,7 +33,6 @@ from course_lib.long_recipes import embed, new_trainer  # noqa: E402
 from course_lib.presets import get_preset  # noqa: E402
 from course_lib.text_encoder import load_text_encoder  # noqa: E402
 from course_lib.text_to_image import TextToImage  # noqa: E402
-from course_lib.training import EmbeddedPictures  # noqa: E402
 
 ROUNDS = 15
 

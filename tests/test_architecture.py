@@ -26,7 +26,7 @@ ORDER = """
     vae
     gan
     text_gan
-    training listeners
+    batches training listeners
     scale
     text_to_image
     image_metrics metrics
@@ -39,7 +39,7 @@ CELLAR = ["errors", "torchvision_ops"]  # everybody may import these; they impor
 TOP = """
     presets recipes long_recipes runs
     models evaluation emoji_evaluation marks cards
-    generate demo report doctor audit_command lesson widgets checks cli __main__
+    generate demo report ablation doctor audit_command lesson widgets checks cli __main__
 """.split()
 TOP += [""]
 

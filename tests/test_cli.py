@@ -121,6 +121,25 @@ def test_the_keys_of_the_article_are_understood(workplace):
     assert (torch.stack([read(path) for path in paths[:2]]) - expected).abs().max() < 0.02
 
 
+def test_truncation_is_an_option_and_a_key_and_stands_in_the_notes(workplace):
+    Path("sample.yaml").write_text("truncation: 0.5\nmodel_path: tiny\nn_samples: 1\n", encoding="utf-8")
+    for folder, options in {"key": [], "option": ["--truncation", 0.25], "none": ["--truncation", 1]}.items():
+        assert course("generate", PROMPT, "--config", "sample.yaml", *options, "--save_path", folder) == 0
+    model = TextToImage.from_pretrained("tiny")
+    for folder, truncation in {"key": 0.5, "option": 0.25, "none": 1.0}.items():
+        picture = next((workplace / folder).glob("01-*.png"))
+        assert (read(picture) - model.sample(PROMPT, 1, truncation=truncation)[0]).abs().max() <= 1 / 255 + 1e-5
+        assert json.loads(Image.open(picture).text["Settings"])["truncation"] == truncation
+
+
+@pytest.mark.parametrize("options", [["--truncation", 2], ["--truncation", 0.5, "--image", "start.png"]])
+def test_a_truncation_that_cannot_be_is_refused(workplace, capsys, options):
+    Image.new("RGB", (32, 32), "navy").save("start.png")
+    assert course("generate", PROMPT, "--model", "tiny", *options) == 2
+    assert capsys.readouterr().err.startswith(f"course: truncation={float(options[1])} is ")
+    assert not (workplace / "samples").exists()
+
+
 def test_options_win_over_the_file(workplace):
     keys = {"texts": [CHINESE], "model_path": "nowhere", "n_samples": 9, "save_path": "drawn", "guidance_scale": 2.0}
     Path("sample.yaml").write_text(yaml.safe_dump(keys, allow_unicode=True), encoding="utf-8")

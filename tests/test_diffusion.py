@@ -9,6 +9,7 @@ from torch.autograd import grad
 from torch.nn.functional import group_norm as torch_group_norm
 
 from course_lib import layers
+from course_lib.batches import step_random
 from course_lib.checkpoint import load_checkpoint, save_checkpoint
 from course_lib.denoising import (
     ALPHA_BAR,
@@ -35,7 +36,6 @@ from course_lib.fit import fit
 from course_lib.optim import Adam
 from course_lib.text_encoder import TextEncoder, TextEncoderConfig
 from course_lib.tokenizer import Tokenizer
-from course_lib.training import step_random
 from course_lib.unet import DiffusionConfig, UNet, silu, time_embedding
 
 TEXT_SIZE = 16

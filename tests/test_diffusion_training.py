@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 
+from course_lib.batches import EmbeddedPictures
 from course_lib.diffusion_training import DiffusionTrainConfig, DiffusionTrainer
 from course_lib.errors import CourseError
-from course_lib.training import EmbeddedPictures, train
+from course_lib.training import train
 from course_lib.unet import DiffusionConfig, UNet
 
 TOKENS, TEXT_SIZE = 5, 16

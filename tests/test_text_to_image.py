@@ -98,6 +98,33 @@ def test_guidance_works_through_refinement_alone(model):
     assert not torch.equal(refined, guided) and not torch.equal(refined, plain)
 
 
+def test_truncation_shrinks_the_noise_and_1_changes_nothing(model, heard):
+    settings = {"n_samples": 2, "seed": 7}
+    plain, same = (model.sample(PROMPTS, **settings, **more) for more in ({}, {"truncation": 1.0}))
+    assert torch.equal(plain, same)
+    half, none = (model.sample(PROMPTS, **settings, truncation=x) for x in (0.5, 0))
+    (z, _), _, (halved, _), (zeros, _) = heard
+    assert torch.equal(halved, z / 2) and not zeros.any()
+    torch.testing.assert_close(half, model.sample(PROMPTS, **settings, truncation=0.5, batch_size=1), atol=1e-5, rtol=0)
+    assert torch.equal(none[::2], none[1::2]) and not torch.equal(half[::2], half[1::2])
+
+
+def test_refinement_begins_at_the_truncated_noise(model, monkeypatch):
+    given = []
+    monkeypatch.setattr(model, "refine", lambda z, caption, kicks, scale: given.append((z, kicks)) or z)
+    for truncation in (1.0, 0.25):
+        model.sample(PROMPTS[0], 2, steps_per_sample=1, truncation=truncation)
+    (z, kicks), (less, same_kicks) = given
+    assert torch.equal(less, z / 4) and torch.equal(kicks, same_kicks)
+
+
+def test_truncation_and_a_picture_exclude_each_other(model):
+    image = torch.zeros(3, 32, 32)
+    with pytest.raises(CourseError, match="truncation=0.5 is for random noise, an image's is searched"):
+        model.sample(PROMPTS[0], 1, image=image, truncation=0.5)
+    assert model.sample(PROMPTS[0], 1, image=image, truncation=1).shape == (1, 3, 32, 32)
+
+
 def test_every_picture_is_refined_by_chance_of_its_own(model, monkeypatch):
     given = []
     monkeypatch.setattr(model, "refine", lambda z, caption, kicks, scale: given.append((z, kicks)) or z)
@@ -122,6 +149,9 @@ def test_every_picture_is_refined_by_chance_of_its_own(model, monkeypatch):
         ("batch_size", 0),
         ("seed", -1),
         ("seed", 2**64),
+        ("truncation", -0.1),
+        ("truncation", 1.5),
+        ("truncation", float("nan")),
     ],
 )
 def test_numbers_out_of_range_are_named(model, setting, value):
@@ -367,6 +397,15 @@ def test_a_generator_that_reads_tokens_draws_and_is_loaded_again(tmp_path):
     loaded = TextToImage.from_pretrained(model.save_pretrained(tmp_path / "model"))
     assert torch.equal(loaded.sample(PROMPTS[:2], 2, steps_per_sample=1), pictures)
     assert loaded.sample(PROMPTS[0], 1, image=pictures[0]).shape == (1, 3, 32, 32)
+
+
+def test_the_shipped_models_pictures_grow_alike_and_stay_right_under_truncation():
+    model, judge = TextToImage.from_pretrained("shapes-32"), load_judge(32)
+    scene = {"size": "large", "color": "red", "shape": "circle", "position": "center", "background": "navy"}
+    drawn = [model.sample("a large red circle at the center on navy", 32, truncation=x) for x in (1, 0.5, 0)]
+    spread = [pictures.std(0).mean().item() for pictures in drawn]
+    assert spread[0] > 1.3 * spread[1] > 1.3 * spread[2]
+    assert all((judge.read(pictures) == judge.labels([scene])).float().mean() > 0.95 for pictures in drawn)
 
 
 def test_the_shipped_model_takes_from_a_picture_what_the_prompt_leaves_open():

@@ -1,29 +1,25 @@
 """The adversarial loop learns what it is taught, and only that; and goes on exactly where it stopped."""
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from course_lib.batches import Batch, EmbeddedPictures, moved, repeated, step_random
 from course_lib.data import CaptionedShapes
 from course_lib.data.captions import SINGLE
 from course_lib.errors import CourseError
 from course_lib.evaluation import load_judge
+from course_lib.gan import GAN_LOSSES
+from course_lib.image_encoder import ImageEncoder, ImageEncoderConfig
 from course_lib.images import to_uint8
 from course_lib.listeners import Checkpoints, MetricsLog, SampleGrids
+from course_lib.losses import discriminator_loss, r1_penalty
 from course_lib.metrics import attribute_accuracy
 from course_lib.text_gan import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
-from course_lib.training import (
-    AdversarialTrainer,
-    Drawn,
-    EmbeddedPictures,
-    TrainConfig,
-    learning_rate_at,
-    moved,
-    repeated,
-    step_random,
-    train,
-)
+from course_lib.training import AdversarialTrainer, Drawn, TrainConfig, learning_rate_at, matching_aware_loss, train
 
 TEXT_SIZE = 32
 
@@ -48,6 +44,10 @@ def make_trainer(image_size: int = 32, width: int = 24, **settings) -> Adversari
     generator = Generator(GeneratorConfig(image_size, 16, TEXT_SIZE, 32, width))
     discriminator = Discriminator(DiscriminatorConfig(image_size, TEXT_SIZE, width, 64))
     return AdversarialTrainer(generator, discriminator, TrainConfig(**settings))
+
+
+def batch_of(data: EmbeddedPictures, config: TrainConfig, random: torch.Generator) -> Batch:
+    return data.batch(config.batch_size, config.text_dropout, config.text_noise, random)
 
 
 def small_trainer(**settings) -> AdversarialTrainer:
@@ -131,7 +131,7 @@ def test_one_generator_pass_serves_both_players():
 
 def test_each_player_changes_only_itself():
     trainer, data = small_trainer(), make_data(64, 16)
-    batch = data.batch(trainer.config, step_random(0, 0))
+    batch = batch_of(data, trainer.config, step_random(0, 0))
     drawn = trainer.draw(batch, step_random(0, 1))
     before = weights(trainer)
     trainer.discriminator_step(batch, drawn, step_random(0, 2))
@@ -146,7 +146,7 @@ def test_each_player_changes_only_itself():
 
 def test_each_caption_is_drawn_twice_from_different_noise():
     trainer, data = small_trainer(), make_data(64, 16)
-    drawn = trainer.draw(data.batch(trainer.config, step_random(0, 0)), step_random(0, 1))
+    drawn = trainer.draw(batch_of(data, trainer.config, step_random(0, 0)), step_random(0, 1))
     assert torch.equal(drawn.texts[:4], drawn.texts[4:]) and not torch.equal(drawn.z[:4], drawn.z[4:])
     assert drawn.images.shape == (8, 3, 16, 16)
 
@@ -158,19 +158,19 @@ def batch_settings(**settings) -> TrainConfig:
 def test_batches_mark_which_captions_are_wrong():
     data = make_data(64, 16)
     data.texts[:] = data.texts[0]  # one caption for all: none of the shifted ones is wrong
-    assert not data.batch(batch_settings(text_noise=0.2), step_random(0, 0)).wrong.any()
+    assert not batch_of(data, batch_settings(text_noise=0.2), step_random(0, 0)).wrong.any()
     data = make_data(64, 16)
-    assert data.batch(batch_settings(), step_random(0, 0)).wrong.all()
-    dropped = data.batch(batch_settings(text_dropout=1.0), step_random(0, 0))
+    assert batch_of(data, batch_settings(), step_random(0, 0)).wrong.all()
+    dropped = batch_of(data, batch_settings(text_dropout=1.0), step_random(0, 0))
     assert torch.equal(dropped.texts, torch.zeros(8, TEXT_SIZE)) and not dropped.wrong.any()
-    some = data.batch(batch_settings(batch_size=64, text_dropout=0.5), step_random(0, 0))
+    some = batch_of(data, batch_settings(batch_size=64, text_dropout=0.5), step_random(0, 0))
     empty = (some.wrong_texts == 0).all(1)
     assert empty.any() and not some.wrong[empty].any() and some.images.abs().max() <= 1
 
 
 def test_text_noise_blurs_the_embeddings_and_nothing_else():
     data = make_data(64, 16)
-    plain, noisy = (data.batch(batch_settings(batch_size=64, text_noise=n), step_random(0, 0)) for n in (0.0, 0.3))
+    plain, noisy = (batch_of(data, batch_settings(batch_size=64, text_noise=n), step_random(0, 0)) for n in (0.0, 0.3))
     assert torch.equal(plain.images, noisy.images) and torch.equal(plain.wrong, noisy.wrong)
     assert (noisy.texts - plain.texts).std().item() == pytest.approx(0.3, rel=0.1)
 
@@ -180,11 +180,11 @@ def test_matching_aware_loss_is_what_punishes_a_wrong_caption():
     for matching_aware in (True, False):
         trainer = make_trainer(16, 8, steps=60, batch_size=32, matching_aware=matching_aware)
         for step in range(60):
-            batch = data.batch(trainer.config, step_random(0, step))
+            batch = batch_of(data, trainer.config, step_random(0, step))
             blank = Drawn(torch.zeros_like(batch.images), batch.texts, batch.texts)  # fakes anyone can tell
             trainer.discriminator_step(batch, blank, step_random(0, 2))
             trainer.steps_done += 1
-        batch = data.batch(batch_settings(batch_size=200), step_random(9, 0))
+        batch = batch_of(data, batch_settings(batch_size=200), step_random(9, 0))
         with torch.no_grad():
             right, wrong = (trainer.discriminator(batch.images, t) for t in (batch.texts, batch.wrong_texts))
         results[matching_aware] = (right - wrong).mean().item()
@@ -196,7 +196,7 @@ def test_mse_term_pulls_towards_the_real_picture():
     for weight in (1e-9, 100.0):
         trainer = small_trainer(steps=30, mse_weight=weight)
         train(trainer, data, progress=None)
-        batch = data.batch(trainer.config, step_random(0, 0))
+        batch = batch_of(data, trainer.config, step_random(0, 0))
         drawn = trainer.draw(batch, step_random(0, 1))
         mse = (drawn.images - repeated(batch.images, 2)).square().mean().item()
         losses = trainer.generator_step(batch, drawn, step_random(0, 2))
@@ -219,7 +219,7 @@ def test_moved_pictures_are_the_same_ones_a_few_pixels_away():
 
 def test_without_mode_seeking_every_caption_of_the_batch_is_drawn_once():
     trainer = small_trainer(mode_seeking_weight=0.0)
-    batch = make_data(64, 16).batch(trainer.config, step_random(0, 0))
+    batch = batch_of(make_data(64, 16), trainer.config, step_random(0, 0))
     assert torch.equal(trainer.draw(batch, step_random(0, 1)).texts, batch.texts)
 
 
@@ -228,9 +228,55 @@ def test_mode_seeking_makes_different_noise_draw_different_pictures():
     for weight in (0.0, 0.1):
         trainer = small_trainer(steps=40, mode_seeking_weight=weight)
         train(trainer, data, progress=None)
-        drawn = trainer.draw(data.batch(trainer.config, step_random(0, 0)), step_random(0, 1)).images
+        drawn = trainer.draw(batch_of(data, trainer.config, step_random(0, 0)), step_random(0, 1)).images
         spread[weight] = (drawn[:4] - drawn[4:]).abs().mean().item()
     assert spread[0.1] > 1.5 * spread[0.0], spread
+
+
+def test_any_loss_takes_wrong_captions_as_fakes():
+    real, fake, wrong = torch.tensor([[2.0, -1.0, 0.5], [-2.0, 0.0, 0.0], [3.0, -3.0, 9.0]])
+    mask = torch.tensor([True, True, False])
+    with_fakes = (0 + 2 + 0.5) / 3 + (0 + 1 + 1) / 3  # relu(1 - real) + relu(1 + fake)
+    with_wrong = (0 + 2) / 2 + (4 + 0) / 2
+    assert matching_aware_loss("hinge", real, fake, wrong, mask) == pytest.approx((with_fakes + with_wrong) / 2)
+    assert matching_aware_loss("hinge", real, fake, None, mask) == pytest.approx(with_fakes)
+    assert matching_aware_loss("hinge", real, fake, wrong, ~torch.ones(3, dtype=bool)) == pytest.approx(with_fakes)
+    plain = discriminator_loss(real, fake, wrong, mask)
+    assert matching_aware_loss("non-saturating", real, fake, wrong, mask) == plain
+
+
+@pytest.mark.parametrize("loss", GAN_LOSSES)
+def test_every_loss_trains_and_changes_the_weights_in_its_own_way(loss):
+    trainer, other = small_trainer(loss=loss), small_trainer(loss="hinge" if loss != "hinge" else "saturating")
+    for one in (trainer, other):
+        assert all(math.isfinite(x) for x in one.step(make_data(64, 16)).values())
+    assert not torch.equal(trainer.generator.start.weight, other.generator.start.weight)
+
+
+def test_r2_holds_the_slope_on_fakes_down():
+    data, slope = make_data(64, 16), {}
+    for weight in (0.0, 20.0):
+        trainer = small_trainer(steps=30, r1_every=1, r2_weight=weight)
+        train(trainer, data, progress=None)
+        batch = batch_of(data, trainer.config, step_random(0, 0))
+        fake = trainer.draw(batch, step_random(0, 1)).images.detach().requires_grad_(True)
+        slope[weight] = r1_penalty(trainer.discriminator(fake, batch.texts), fake).item()
+    assert slope[20.0] < 0.5 * slope[0.0], slope
+
+
+def test_the_contrastive_loss_wants_an_image_encoder_and_is_weighted():
+    with pytest.raises(CourseError, match="contrastive_weight=0.5 needs an image_encoder"):
+        small_trainer(contrastive_weight=0.5)
+    eye = ImageEncoder(ImageEncoderConfig(16, 4, TEXT_SIZE)).eval().requires_grad_(False)
+    found, data = {}, make_data(64, 16)
+    for weight in (1e-9, 5.0):
+        players = small_trainer()
+        config = replace(players.config, contrastive_weight=weight, steps=40)
+        trainer = AdversarialTrainer(players.generator, players.discriminator, config, eye)
+        seen = []
+        train(trainer, data, [lambda _, losses, seen=seen: seen.append(losses["contrastive"])], progress=None)
+        found[weight] = sum(seen[-5:]) / 5
+    assert found[5.0] < found[1e-9], found
 
 
 def test_learning_rate_is_constant_and_then_falls():

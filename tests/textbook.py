@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from course_lib.batches import repeated, step_random
 from course_lib.data import CaptionedShapes
 from course_lib.data.captions import vocabulary
 from course_lib.evaluation import accuracy, load_judge
@@ -25,7 +26,7 @@ from course_lib.losses import discriminator_loss, generator_loss, mode_seeking_l
 from course_lib.presets import GanPreset, get_preset
 from course_lib.text_encoder import load_text_encoder
 from course_lib.text_to_image import TextToImage
-from course_lib.training import AdversarialTrainer, repeated, step_random
+from course_lib.training import AdversarialTrainer
 
 PRESET, N_SCORED, EVERY = "shapes-32", 500, 30  # seconds of training between two marks
 DOCS = Path(__file__).parents[1] / "docs"
