@@ -8,7 +8,7 @@ MAKES_VENVS := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
 RUNS := import sys, pip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lab notebooks bench clean FORCE
+.PHONY: help demo test test-quick lab notebooks exercises bench clean FORCE
 .NOTPARALLEL:
 .SUFFIXES:
 
@@ -33,6 +33,9 @@ lab: $(VENV)/.ready-run ## open the notebooks in JupyterLab, on this machine onl
 
 notebooks: $(VENV)/.ready-dev ## write and run the lessons whose text has changed; ONLY="03 07" or ONLY=all: those
 	$(PY) tests/build_notebooks.py $(ONLY)
+
+exercises: $(VENV)/.ready-dev ## write and run the solutions whose text has changed, and take the answers out for a class
+	$(PY) tests/build_exercises.py $(ONLY)
 
 bench: $(VENV)/.ready-dev ## how fast our parts are beside torch's own
 	$(PY) tests/bench.py
