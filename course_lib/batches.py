@@ -50,6 +50,8 @@ class EmbeddedPictures:
         texts: (N, E) float32, row i embeds a caption of picture i.
         empty: (E,) the embedding of the empty caption.
         tokens, empty_tokens: (N, T, E) and (T, E), the same captions token by token, for generators that read them.
+        twins: (N, E), captions of the same words that do not fit, see `CaptionedShapes.twins`; where a caption has one,
+            it is the wrong caption half of the time.
     """
 
     def __init__(
@@ -59,11 +61,12 @@ class EmbeddedPictures:
         empty: Tensor,
         tokens: Tensor | None = None,
         empty_tokens: Tensor | None = None,
+        twins: Tensor | None = None,
     ):
         if len(images) != len(texts):
             raise ValueError(f"{len(images)} images but {len(texts)} text embeddings; give one for each image")
         self.images, self.texts, self.empty = images, texts, empty
-        self.tokens, self.empty_tokens = tokens, empty_tokens
+        self.tokens, self.empty_tokens, self.twins = tokens, empty_tokens, twins
 
     def batch(self, batch_size: int, text_dropout: float, text_noise: float, random: torch.Generator) -> "Batch":
         """A random batch; some captions are replaced by the empty one, and each embedding is blurred by noise.
@@ -76,10 +79,15 @@ class EmbeddedPictures:
         empty = (torch.rand(batch_size, 1, generator=random) < text_dropout).to(device)
         images = from_uint8(self.images[rows]).contiguous(memory_format=torch.channels_last)
         texts = torch.where(empty, self.empty, self.texts[rows])  # (B, E)
-        # the same caption twice in a batch, or an empty one, fits: it must not count as wrong
-        wrong = (texts != texts.roll(1, 0)).any(1) & ~empty.roll(1, 0)[:, 0]
-        texts = texts + text_noise * torch.randn(texts.shape, generator=random).to(device)
         wrong_texts = texts.roll(1, 0)
+        # the same caption twice in a batch, or an empty one, fits: it must not count as wrong
+        wrong = (texts != wrong_texts).any(1) & ~empty.roll(1, 0)[:, 0]
+        if self.twins is not None:
+            twins, every_other = self.twins[rows], torch.arange(batch_size, device=device) % 2 == 0
+            hard = every_other & (twins != texts).any(1) & ~empty[:, 0]
+            wrong_texts, wrong = torch.where(hard[:, None], twins, wrong_texts), wrong | hard
+        noise = text_noise * torch.randn(texts.shape, generator=random).to(device)
+        texts, wrong_texts = texts + noise, wrong_texts + noise.roll(1, 0)
         if self.tokens is None:
             return Batch(images, texts, wrong_texts, wrong)
         tokens = torch.where(empty[:, :, None], self.empty_tokens, self.tokens[rows])  # (B, T, E)

@@ -120,8 +120,10 @@ def embed(
     """Draw every picture and read every caption once, before training; if asked, keep each caption's tokens too."""
     captions = ["", *(dataset.caption(i) for i in range(len(dataset)))]
     texts = embed_captions(encoder, tokenizer, captions)
-    pictures = all_pictures(dataset).to(device)
+    pictures, twins = all_pictures(dataset).to(device), dataset.twins()
+    if twins is not None:
+        twins = embed_captions(encoder, tokenizer, [twins.caption(i) for i in range(len(dataset))])
     if not tokens:
-        return EmbeddedPictures(pictures, texts[1:], texts[0])
+        return EmbeddedPictures(pictures, texts[1:], texts[0], twins=twins)
     read = embed_tokens(encoder, tokenizer, captions).half()  # half the memory: (N + 1, T, E)
-    return EmbeddedPictures(pictures, texts[1:], texts[0], read[1:], read[0])
+    return EmbeddedPictures(pictures, texts[1:], texts[0], read[1:], read[0], twins)

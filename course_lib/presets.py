@@ -223,10 +223,10 @@ PRESETS: dict[str, Preset] = {
     ),
     "align-shapes-64": AlignmentPreset(
         "knows which caption belongs to which picture, of one object or of two",
-        "gpt-captions",
+        "align-shapes-32",
         ImageEncoderConfig(64, 16, TEXT_SIZE),
         ShapesConfig(64, length=40_000, captions="noisy", scene="mixed"),
-        FitConfig(steps=4000),
+        FitConfig(steps=2500, batch_size=64),  # each picture brings its twin along
     ),
     "shapes-32": GanPreset(
         "draws the full grammar of shapes at 32 x 32",

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from course_lib.alignment import AlignmentModel, retrieval
+from course_lib.alignment import AlignmentModel, retrieval, unit
 from course_lib.batches import moved, step_random
 from course_lib.cards import short_card
 from course_lib.checkpoint import save_checkpoint
 from course_lib.data.pictures import CaptionedPictures
 from course_lib.data.shapes import CaptionedShapes, combinations
 from course_lib.emoji_metrics import fit_tones, people, tones_of
-from course_lib.evaluation import PAPERS
+from course_lib.evaluation import PAPERS, SCENES
 from course_lib.fit import fit, warmup_cosine
 from course_lib.gan import AdversarialStep, DCGANDiscriminator, DCGANGenerator
 from course_lib.image_encoder import ImageEncoder
@@ -68,12 +68,17 @@ def train_alignment(name: str, preset: AlignmentPreset, out: Path, device: torch
     model = AlignmentModel(encoder.requires_grad_(True), ImageEncoder(preset.image_encoder)).to(device)
     model.image_encoder.to(memory_format=torch.channels_last)
     dataset = preset.data.dataset()
-    images = all_pictures(dataset)
-    ids, mask = tokenizer.encode_batch([dataset.caption(i) for i in range(len(dataset))], encoder.config.context_length)
+    kinds = [dataset, *filter(None, [dataset.twins()])]  # each picture brings its twin along
+    images = torch.stack([all_pictures(kind) for kind in kinds], 1)  # (N, 1 or 2, 3, S, S)
+    captions = [kind.caption(i) for i in range(len(dataset)) for kind in kinds]
+    ids, mask = (
+        x.unflatten(0, (-1, len(kinds))) for x in tokenizer.encode_batch(captions, encoder.config.context_length)
+    )
     batch = random_rows(preset, device, ids, mask, images)
     random = step_random(preset.train.seed, 0)
 
-    def loss(model: AlignmentModel, ids: Tensor, mask: Tensor, images: Tensor) -> Tensor:
+    def loss(model: AlignmentModel, *rows: Tensor) -> Tensor:
+        ids, mask, images = (x.flatten(0, 1) for x in rows)  # (B, ...)
         longest = int(mask.sum(1).max())  # padding beyond the longest caption of the batch is wasted work
         images = moved(from_uint8(images), preset.shift, random).contiguous(memory_format=torch.channels_last)
         return model(images, ids[:, :longest], mask[:, :longest])
@@ -91,12 +96,28 @@ def alignment_scores(model: AlignmentModel, tokenizer: Tokenizer, preset: Alignm
         exam = preset.data.dataset("heldout")
         recall = {k: emoji_retrieval(model, tokenizer, exam, k) for k in (1, 10)}
         return {f"R@{k} among {len(exam)} held-out people": share for k, share in recall.items()}
-    scenes = ("single", "pair") if preset.data.scene == "mixed" else (preset.data.scene,)
-    return {
+    scenes = SCENES[preset.data.scene]
+    scores = {
         f"R@1 among 192 {scene}, {paper}": shapes_retrieval(model, tokenizer, scene, *PAPERS[paper])
         for scene in scenes
         for paper in PAPERS
     }
+    if "pair" in scenes:
+        scores["own caption before its twin's, 1,000 pairs"] = twins_told_apart(model, tokenizer)
+    return scores
+
+
+def twins_told_apart(model: AlignmentModel, tokenizer: Tokenizer) -> float:
+    """The share of pairs whose picture is nearer to its caption than to its words in another order; chance is 0.5."""
+    exam = CaptionedShapes("all", model.image_encoder.config.image_size, 1, length=1000, scene="pair")
+    twins = exam.twins()
+    rows = [i for i in range(len(exam)) if twins.caption(i) != exam.caption(i)]
+    with torch.no_grad():
+        seen = unit(model.image_encoder(exam.images(rows, model.log_scale.device)))
+    own, other = (
+        unit(embed_captions(model.text_encoder, tokenizer, [x.caption(i) for i in rows])) for x in (exam, twins)
+    )
+    return ((seen * own).sum(1) > (seen * other).sum(1)).float().mean().item()
 
 
 def emoji_retrieval(model: AlignmentModel, tokenizer: Tokenizer, exam: CaptionedPictures, k: int) -> float:

@@ -18,6 +18,7 @@ from course_lib.data.shapes import (
     told_from_the_other,
 )
 from course_lib.errors import CourseError
+from course_lib.metrics import canonical_pair
 
 AREAS = {  # of each shape at radius 1, by hand
     "circle": math.pi,
@@ -233,3 +234,27 @@ def test_wrong_arguments_are_named_with_the_remedy(wrong):
     name, value = next(iter(wrong.items()))
     with pytest.raises(CourseError, match=f"{name}=.*{value}"):
         CaptionedShapes(**wrong)
+
+
+def test_twins_have_the_same_words_and_another_picture():
+    pairs = CaptionedShapes("train", 64, length=400, scene="mixed")
+    twins, told = pairs.twins(), {"colours": 0, "objects": 0}
+    known = set(combinations("mixed", "train"))
+    for i in range(400):
+        own, other = pairs.attributes(i), twins.attributes(i)
+        assert tuple(other.values()) in known  # never a held-out picture
+        assert sorted(pairs.caption(i).split()) == sorted(twins.caption(i).split())
+        if own == other:
+            continue
+        assert own["relation"] == other["relation"] and canonical_pair(own) != canonical_pair(other)
+        told["colours" if own["shape"] == other["shape"] else "objects"] += 1
+    assert min(told.values()) > 40, told
+    assert CaptionedShapes("train", 64, length=8).twins() is None
+
+
+def test_a_twin_is_drawn_with_the_jitter_of_the_original():
+    pairs = CaptionedShapes("train", 64, length=40, scene="pair")
+    images, twins = pairs.images(range(40)), pairs.twins().images(range(40))
+    same = [i for i in range(40) if pairs.attributes(i) == pairs.twins().attributes(i)]
+    assert 0 < len(same) < 20 and torch.equal(images[same], twins[same])
+    assert all(not torch.equal(images[i], twins[i]) for i in range(40) if i not in same)

@@ -233,6 +233,19 @@ def test_mode_seeking_makes_different_noise_draw_different_pictures():
     assert spread[0.1] > 1.5 * spread[0.0], spread
 
 
+def test_a_twin_is_the_wrong_caption_half_of_the_time():
+    data = make_data(64, 16)
+    data.twins = data.texts + 10
+    data.twins[:32] = data.texts[:32]  # these have none
+    batch = data.batch(64, 0.0, 0.0, step_random(0, 0))
+    hard = (batch.wrong_texts - batch.texts - 10).abs().amax(1) < 1e-4
+    assert 8 < hard.sum() <= 32 and batch.wrong[hard].all()
+    easy = torch.equal(batch.wrong_texts[~hard], batch.texts.roll(1, 0)[~hard])
+    assert easy
+    dropped = data.batch(64, 1.0, 0.0, step_random(0, 0))
+    assert not dropped.wrong.any()
+
+
 def test_any_loss_takes_wrong_captions_as_fakes():
     real, fake, wrong = torch.tensor([[2.0, -1.0, 0.5], [-2.0, 0.0, 0.0], [3.0, -3.0, 9.0]])
     mask = torch.tensor([True, True, False])

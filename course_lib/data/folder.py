@@ -23,8 +23,8 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from course_lib.data.pictures import CaptionedPictures
 from course_lib.errors import CourseError, nearest
 from course_lib.images import FORMATS, prepare_image, require_image_size
 from course_lib.torchvision_ops import ensure_torchvision_ops
@@ -195,7 +195,7 @@ def is_held_out(name: str) -> bool:
     return int.from_bytes(digest[:4], "big") < HELD_OUT * 2**32
 
 
-class CaptionedFolder(Dataset):
+class CaptionedFolder(CaptionedPictures):
     """Pictures in a folder with their captions; the interface of `CaptionedShapes`.
 
     Args:

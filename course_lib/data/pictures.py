@@ -19,3 +19,7 @@ class CaptionedPictures(Dataset):
     def language_of(self, index: int) -> str:
         """The language of one caption; with "both" they take turns."""
         return self.language if self.language != "both" else LANGUAGES[(index + self.seed) % 2]
+
+    def twins(self) -> "CaptionedPictures | None":
+        """A data set of the same length whose captions have the same words and do not fit; None if there is none."""
+        return None

@@ -5,6 +5,7 @@ the distance, clipped to one pixel, is the antialiased coverage. So there is no 
 one likes at any size, and, above all, the truth about each picture is known exactly.
 """
 
+import copy
 import functools
 import hashlib
 import itertools
@@ -272,6 +273,33 @@ class CaptionedShapes(CaptionedPictures):
         """The caption of one picture."""
         language = self.language_of(index)
         return describe(self.attributes(index), language, self.style, seed=f"{self.seed}/{self.split}/{index}")
+
+    def twins(self) -> "CaptionedShapes | None":
+        """The same wordings, but of each pair the colours or the objects are exchanged; None if there are no pairs.
+
+        The captions of a pair and its twin have the same words. To tell them apart one must know which word belongs to
+        which object. Single objects, and pairs whose twin is not of this split, are their own twins.
+
+        Source: such counter-examples, for CLIP, are those of Yuksekgonul et al. 2023, arXiv:2210.01936.
+        """
+        if all(scene_of(attributes_of(c)) == "single" for c in self.combinations):
+            return None
+        twin, known = copy.copy(self), set(self.combinations)
+        exchanged = [self._exchanged(index) for index in range(len(self))]
+        own = [self.combinations[place] for place in self.order]
+        twin.combinations = [c if c in known else old for c, old in zip(exchanged, own, strict=True)]
+        twin.order = list(range(len(self)))
+        return twin
+
+    def _exchanged(self, index: int) -> tuple[str, ...]:
+        """The combination of one picture with colours (every other four pictures) or objects exchanged."""
+        combination = self.combinations[self.order[index]]
+        if len(combination) != len(PAIR):
+            return combination
+        color, shape, relation, color2, shape2, background = combination
+        if index // 4 % 2:
+            return color2, shape, relation, color, shape2, background
+        return color2, shape2, relation, color, shape, background
 
     def images(self, indices: list[int] | range, device: str | torch.device = "cpu") -> Tensor:
         """The pictures with these indices, drawn together on the device: (B, 3, S, S) float32 in [-1, 1]."""
