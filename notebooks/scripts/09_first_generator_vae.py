@@ -1,0 +1,570 @@
+# %% [markdown]
+# # 09 · A first generator
+#
+# **You will build** `course_lib/vae.py`: a variational autoencoder, the first network of this course that draws pictures
+# nobody gave it. Its loss has two parts; you compute both by hand, prove them equal to PyTorch's, and train with them.
+# Then you look closely at its soft edges, and find out where they come from.
+#
+# **You need** the squared error and what it wants (lesson 03), the autoencoder and `fit` (06), and the normal
+# distribution: the bell curve with a mean and a standard deviation.
+#
+# **Time**: 60 minutes of reading and thinking; the computer needs less than a minute.
+#
+# If a cell says that a name is not known, a cell above it was not run: choose *Run > Run All Above Selected Cell*.
+#
+# You are in the yellow room of the house; the blue ones are built.
+#
+# ```mermaid
+# block-beta
+# ```
+
+# %% tags=["nbval-check-output"]
+import math
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from course_lib.data import CaptionedShapes
+from course_lib.fit import fit, warmup_cosine
+from course_lib.image_encoder import Autoencoder, ImageEncoderConfig
+from course_lib.images import make_grid, to_pil
+from course_lib.lesson import compare, figure, pictures, setup, table
+from course_lib.losses import mse_loss, require_same_shape
+from course_lib.optim import Adam
+
+device = setup()
+
+# %% [markdown]
+# ## 1 A space with holes
+#
+# The autoencoder of lesson 06 has a part that draws: its decoder turns a vector into a picture. To get a *new* picture,
+# could one not give it a random vector? We try it with vectors of two numbers, because a plane can be looked at whole.
+# Two numbers cannot say much, so the pictures are of few kinds: large shapes in the centre, on navy.
+
+# %% tags=["nbval-check-output"]
+data = CaptionedShapes("train", image_size=16, grammar="small", length=6000)
+scenes = [data.attributes(i) for i in range(len(data))]
+kept = [i for i, scene in enumerate(scenes) if scene["position"] == "center" and scene["size"] == "large"]
+images, scenes = data.images(kept, device), [scenes[i] for i in kept]
+kinds = [f"{scene['color']} {scene['shape']}" for scene in scenes]
+print(f"{len(images)} pictures of {len(set(kinds))} kinds, such as {', '.join(kinds[:3])}")
+
+
+# %%
+def train(model, loss, steps=500):
+    random = torch.Generator().manual_seed(0)
+    rate = warmup_cosine(5e-3, steps, steps // 20)
+
+    def batch(step):
+        return (images[torch.randint(len(images), (64,), generator=random)],)
+
+    fit(model, batch, loss, Adam(model.parameters()), steps, learning_rate=rate)
+    return model.eval()
+
+
+torch.manual_seed(0)
+autoencoder = Autoencoder(ImageEncoderConfig(image_size=16, width=16, output_size=2)).to(device)
+train(autoencoder, Autoencoder.loss)
+with torch.no_grad():
+    codes, drawn = autoencoder.encoder(images), autoencoder(images)
+    print(f"squared error {mse_loss(drawn, images):.3f}; of the mean picture {images.var(0).mean():.3f}")
+
+# %% [markdown]
+# It has learned something: drawn from two numbers, the pictures are off by far less than their mean is. Now we look
+# at the plane itself. A picture's two numbers are its **latent vector**, and the plane is the **latent space**.
+#
+# **Predict.** Someone who knows nothing of the training takes two random numbers, say from -2 to 2. What will the decoder
+# draw from them?
+
+# %%
+side = torch.linspace(-2, 2, 9)
+plane = torch.cartesian_prod(side.flip(0), side).flip(1).to(device)  # (81, 2), as one reads: left to right, downwards
+marks = {"circle": "o", "square": "s", "triangle": "^", "ring": "P"}
+with figure(
+    "An autoencoder's latent space",
+    alt="Left: the codes of the training pictures lie along a few thin lines, many of them far outside a small square "
+    "from -2 to 2. Right: what the decoder draws in that square: dark pictures, most of them without any object.",
+    columns=2,
+    size=(9, 4.6),
+) as (left, right):
+    for shape, mark in marks.items():
+        x, y = codes[[scene["shape"] == shape for scene in scenes]].T.cpu()
+        colors = [scene["color"] for scene in scenes if scene["shape"] == shape]
+        left.scatter(x, y, 18, colors, marker=mark, edgecolors="#555", linewidth=0.4)
+    left.plot([-2, 2, 2, -2, -2], [-2, -2, 2, 2, -2], "k-")
+    left.set(xlabel="first number", ylabel="second number", title="where the pictures are (square: -2 to 2)")
+    right.imshow(to_pil(make_grid(autoencoder.decoder(plane), 9)))
+    right.set_axis_off()
+    right.set_title("drawn from the square, -2 to 2")
+
+# %% [markdown]
+# Nearly nothing: TODO. Nobody asked the encoder to put its pictures in any particular place, so it spread them as it
+# liked, with empty land between; and the decoder was never trained there. It can draw again, but it cannot draw.
+#
+# Two things are missing: the vectors should fill the space *without holes*, and we should know *where* they are, so that
+# we can take one at random.
+#
+# ## 2 A cloud in place of a point
+#
+# Let the encoder answer with a small cloud: for each number of the latent vector a mean, and a standard deviation that
+# says how far the number may stray. In training the decoder gets a random point of the cloud and must draw the picture
+# all the same. Then the neighbourhood of each picture is no longer empty land. That is the idea of the **variational
+# autoencoder**, VAE (Kingma and Welling, 2013).
+#
+# A standard deviation is positive; a network's output is any number. So the encoder gives the logarithm of the variance,
+# the square of the standard deviation: $\mathrm{std} = e^{v/2}$, with $v$ the log-variance.
+#
+# How does a slope get through a random point? By rolling the dice first. The noise $n$ comes from $N(0, 1)$ and has nothing
+# to do with the network; the point is then an ordinary formula of what the encoder said:
+#
+# $$z = \mathrm{mean} + e^{v/2} \cdot n$$
+#
+# This is the **reparametrisation trick**.
+#
+# **Predict.** The encoder says mean 1 and $v = \log 4$; the dice say $n = -0.5$. The cost is $(z - 3)^2$. What are $z$, the
+# cost, and its slopes by mean and by $v$?
+#
+# <details><summary>Answer</summary>
+#
+# The standard deviation is 2, so $z = 1 - 2 \cdot 0.5 = 0$, and the cost 9. Its slope by $z$ is $2 (0 - 3) = -6$. When the
+# mean grows, $z$ grows as much: slope -6. By $v$, $z$ has the slope $e^{v/2} n / 2 = -0.5$; so the cost has $-6 \cdot -0.5 =
+# 3$. It says: this throw went the wrong way, less spread, please.
+#
+# </details>
+
+# %% tags=["nbval-check-output"]
+mean = torch.tensor([[1.0]], device=device, requires_grad=True)
+log_variance = torch.tensor([[math.log(4)]], device=device, requires_grad=True)
+noise = -0.5
+point = mean + (log_variance / 2).exp() * noise
+cost = ((point - 3) ** 2).sum()
+slopes = torch.autograd.grad(cost, [mean, log_variance])
+print(f"point {point.item():.2f}, cost {cost.item():.2f}, slopes {slopes[0].item():.2f} and {slopes[1].item():.2f}")
+
+
+# %% tags=["lib:vae.reparametrise", "nbval-check-output"]
+def reparametrise(mean: Tensor, log_variance: Tensor, random: torch.Generator | None = None) -> Tensor:
+    """A point of each cloud, mean + std * N(0, 1): two times (B, Z) -> (B, Z)."""
+    noise = torch.randn(mean.shape, generator=random).to(mean)
+    return mean + (log_variance / 2).exp() * noise
+
+
+# %% [markdown]
+# One throw is one opinion. What counts is the mean over many, and that can be computed: on average $(z - 3)^2$ is
+# $(\mathrm{mean} - 3)^2 + \mathrm{variance} = 4 + 4$, with the slopes $2 (\mathrm{mean} - 3) = -4$ and, by $v$, the variance
+# itself, 4.
+#
+# **Predict.** 100,000 throws give a mean near that. How many do the signs need to be right?
+
+# %% tags=["nbval-check-output"]
+rows, random = [], torch.Generator().manual_seed(0)
+for throws in (1, 10, 1000, 100_000):
+    points = reparametrise(mean.expand(throws, 1), log_variance.expand(throws, 1), random)
+    cost = ((points - 3) ** 2).mean()
+    by_mean, by_v = torch.autograd.grad(cost, [mean, log_variance])
+    rows.append({"throws": throws} | {"cost": f"{cost.item():.1f}", "by mean": f"{by_mean.item():.1f}"})
+    rows[-1]["by log-variance"] = f"{by_v.item():.1f}"
+table(rows)
+cloud = Normal(mean, (log_variance / 2).exp())
+print("PyTorch's sample() carries slopes:", cloud.sample().requires_grad)
+print("PyTorch's rsample() carries slopes:", cloud.rsample().requires_grad)
+
+# %% [markdown]
+# TODO. In training, a picture has one throw a step, and thousands of steps do the averaging. PyTorch
+# knows the trick as `rsample`, r for reparametrised; its plain `sample` ends all slopes.
+#
+# ## 3 The price of being somewhere
+#
+# Nothing keeps the encoder from cheating: a standard deviation of nearly 0, and the clouds are points again, as far
+# apart as before. So clouds get a price. All of them should be near *one* round cloud at 0 with standard deviation 1,
+# $N(0, 1)$ in each number: that is where we shall take random points from.
+#
+# The price is the **KL divergence** (Kullback and Leibler, 1951): over the points $z$ of the cloud $q$, the mean of
+# $\log q(z) - \log p(z)$, where $p$ is $N(0, 1)$. It tells how many nats of surprise someone has on average who expected
+# $p$ and meets $q$. For a normal $q$ the mean can be worked out:
+#
+# $$\mathrm{KL} = \tfrac12 \left( \mathrm{mean}^2 + \mathrm{variance} - 1 - \log \mathrm{variance} \right)$$
+#
+# **Predict.** What is it for mean 1 and variance 4? For mean 0 and variance 1? ($\log 4 = 1.386$)
+#
+# <details><summary>Answer</summary>
+#
+# (1 + 4 - 1 - 1.386) / 2 = 1.307; and (0 + 1 - 1 - 0) / 2 = 0: what agrees with the expectation is free.
+#
+# </details>
+#
+# The loop below does not trust the formula. It cuts the line into pieces of 0.01 and adds up what each contributes.
+
+
+# %% tags=["nbval-check-output"]
+def bell(x, mean, std):
+    return math.exp(-(((x - mean) / std) ** 2) / 2) / (std * math.sqrt(math.tau))
+
+
+total, width = 0.0, 0.01
+for piece in range(-2000, 2000):
+    x = (piece + 0.5) * width
+    q, p = bell(x, mean=1, std=2), bell(x, mean=0, std=1)
+    total += q * math.log(q / p) * width
+print(f"{total:.4f}")
+
+
+# %% tags=["lib:vae.kl_to_standard_normal", "nbval-check-output"]
+def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL divergence of each cloud from N(0, 1): two times (B, Z) -> (B,) in nats."""
+    return (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
+
+
+# %% [markdown]
+# Numbers of a latent vector are independent, so their prices add up. Is it PyTorch's? We compare clouds of 32 numbers,
+# with the slopes, and log-variances up to ±20.
+
+# %% tags=["nbval-check-output"]
+means = (3 * torch.randn(64, 32, dtype=torch.float64)).to(device).requires_grad_()
+log_variances = torch.linspace(-20, 20, 64 * 32, dtype=torch.float64).view(64, 32).to(device).requires_grad_()
+ours = kl_to_standard_normal(means, log_variances)
+theirs = kl_divergence(Normal(means, (log_variances / 2).exp()), Normal(torch.zeros_like(means), 1.0)).sum(1)
+slopes = [torch.autograd.grad(kl.sum(), [means, log_variances]) for kl in (ours, theirs)]
+by_hand = kl_to_standard_normal(mean, log_variance)[0], torch.tensor(total)
+compare(
+    {"one number, by the loop": by_hand, "64 clouds": (ours, theirs)}
+    | {f"slope by {name}": pair for name, *pair in zip(("mean", "log-variance"), *slopes, strict=True)}
+)
+
+# %% tags=["nbval-check-output"]
+away, spread = torch.linspace(-3, 3, 121)[:, None], torch.linspace(0.02, 3, 150)[:, None]
+with figure(
+    "What one number of the latent vector costs",
+    alt="Two panels. Left: KL against the mean from -3 to 3, a parabola, 0 at 0 and 4.5 at the ends. Right: KL against the "
+    "standard deviation: 3.4 near 0, falling to 0 at 1, rising to 2.9 at 3.",
+    columns=2,
+) as (left, right):
+    left.plot(away, kl_to_standard_normal(away, torch.zeros_like(away)))
+    left.set(xlabel="mean (standard deviation 1)", ylabel="KL in nats", ylim=(0, 5))
+    right.plot(spread, kl_to_standard_normal(torch.zeros_like(spread), 2 * spread.log()))
+    right.set(xlabel="standard deviation (mean 0)", ylabel="KL in nats", ylim=(0, 5))
+
+# %% [markdown]
+# To be far off is dear, it grows with the square. To be *precise* is dear too: at a standard deviation of 0.02 a number
+# costs 3.4 nats even in the middle, and on the way to 0 the price grows beyond all bounds, by the logarithm. So the points
+# of an autoencoder would cost infinitely much. A number with mean 0 and standard deviation 1 costs nothing, and says
+# nothing.
+#
+# ## 4 The price of drawing it wrong
+#
+# The second part of the loss says how well the picture was drawn. To add it to nats it must be in nats, minus the
+# logarithm of a probability (lesson 03). The decoder's picture is taken for the middle of a bell, in every pixel, with one
+# standard deviation `pixel_std` for all; the cost is minus the logarithm of the bell's height at the true pixel:
+#
+# $$-\log p(\mathrm{pixel}) = \frac12 \left(\frac{\mathrm{pixel} - \mathrm{drawn}}{\mathrm{std}}\right)^2
+#   + \log\left(\mathrm{std} \sqrt{2 \pi}\right)$$
+#
+# **Predict.** `pixel_std` is 0.2, so the last term is $\log 0.501 = -0.691$. What does a pixel cost that is off by 0.2? One
+# that is right? One that is off by 1?
+#
+# <details><summary>Answer</summary>
+#
+# 0.5 - 0.691 = -0.191; -0.691; and 12.5 - 0.691 = 11.809. A cost below 0 is no error: the height of a narrow bell is more
+# than 1, it is a density, not a probability.
+#
+# </details>
+
+
+# %% tags=["lib:vae.gaussian_negative_log_likelihood", "nbval-check-output"]
+def gaussian_negative_log_likelihood(images: Tensor, predicted: Tensor, std: float) -> Tensor:
+    """-log of the density of N(predicted, std^2), over all pixels: two times (B, 3, S, S) -> (B,) in nats."""
+    require_same_shape(images, predicted)
+    squared = ((images - predicted) / std).square()  # (B, 3, S, S)
+    return (squared / 2 + math.log(std * math.sqrt(math.tau))).flatten(1).sum(1)
+
+
+# %% tags=["nbval-check-output"]
+pixel, off = torch.zeros(3, 1, 1, 1, device=device), torch.tensor([0.2, 0.0, 1.0], device=device)
+costs = gaussian_negative_log_likelihood(pixel, off.view(3, 1, 1, 1), std=0.2)
+print("three pixels:", [round(cost, 3) for cost in costs.tolist()])
+some, others = images[:32].double(), images[32:64].double().requires_grad_()
+ours = gaussian_negative_log_likelihood(some, others, 0.2)
+theirs = -Normal(others, 0.2).log_prob(some).flatten(1).sum(1)
+slopes = [torch.autograd.grad(cost.sum(), others)[0] for cost in (ours, theirs)]
+compare({"32 pictures": (ours, theirs), "slopes": slopes})
+
+# %% [markdown]
+# Apart from a constant it is the squared error, summed up and divided by $2\,\mathrm{std}^2$. Who minimises a squared error
+# assumes a bell around each pixel, knowingly or not. Remember that for section 7.
+#
+# ## 5 The loss, and what it promises
+#
+# Both prices together:
+#
+# $$\underbrace{-\log p(\mathrm{picture} \mid z)}_{\text{reconstruction}} \; + \;
+#   \underbrace{\mathrm{KL}(\mathrm{cloud} \,\|\, N(0, 1))}_{\text{which } z}$$
+#
+# This is what it costs to send someone a picture in two letters: first which latent vector, then what the decoder got
+# wrong. `VAE` has the encoder, with two numbers out for each latent one, the decoder, and this loss; `VAEConfig` holds the
+# sizes. Its `elbo_parts` returns both prices as `ElboParts`, and `loss` the mean of their sum. Read them in the library;
+# here we do the same step by step.
+
+# %% tags=["nbval-check-output"]
+from course_lib.vae import VAE, VAEConfig
+
+
+def new_vae():
+    torch.manual_seed(0)
+    return VAE(VAEConfig(image_size=16, width=16, latent_size=2, pixel_std=1.0)).to(device)
+
+
+vae, some = new_vae(), images[:8]
+mean, log_variance = vae.encode(some)  # (8, 2) each
+drawn = vae.decode(reparametrise(mean, log_variance, torch.Generator().manual_seed(1)))  # (8, 3, 16, 16)
+reconstruction = gaussian_negative_log_likelihood(some, drawn, vae.config.pixel_std)
+kl = kl_to_standard_normal(mean, log_variance)
+parts = vae.elbo_parts(some, torch.Generator().manual_seed(1))
+loss = vae.loss(some, random=torch.Generator().manual_seed(1))
+mine = {"reconstruction": (reconstruction, parts.reconstruction), "KL": (kl, parts.kl)}
+compare(mine | {"loss": ((reconstruction + kl).mean(), loss)})
+
+# %% [markdown]
+# Now train it, on the same pictures, with the same number of steps as the autoencoder.
+#
+# **Predict.** Which part will fall, and which will rise?
+
+# %%
+history, chance = [], torch.Generator().manual_seed(2)
+
+
+def cost(model, pictures, beta=1.0):
+    parts = model.elbo_parts(pictures, chance)
+    history.append([part.mean().item() for part in parts])
+    return (parts.reconstruction + beta * parts.kl).mean()
+
+
+train(vae, cost)
+reconstruction, kl = torch.tensor(history).T
+with figure(
+    "The two parts of the loss",
+    alt="Two panels over 500 steps. Left: TODO TODO TODO",
+    columns=2,
+) as (left, right):
+    left.plot(reconstruction)
+    left.set(xlabel="step", ylabel="reconstruction, nats a picture")
+    right.plot(kl, color="#D55E00")
+    right.set(xlabel="step", ylabel="KL, nats a picture")
+assert reconstruction[-50:].mean() < reconstruction[:50].mean() - 50 and 2 < kl[-50:].mean() < 12
+
+# %% [markdown]
+# TODO
+#
+# **Predict.** The plane again, from -2 to 2. What is different this time?
+
+# %%
+with torch.no_grad():
+    mean, log_variance = vae.encode(images)
+    points, drawn = reparametrise(mean, log_variance, chance).cpu(), vae.decode(plane)
+with figure(
+    "A variational autoencoder's latent space",
+    alt="Left: TODO TODO TODO",
+    columns=2,
+    size=(9, 4.6),
+) as (left, right):
+    for shape, mark in marks.items():
+        x, y = points[[scene["shape"] == shape for scene in scenes]].T
+        colors = [scene["color"] for scene in scenes if scene["shape"] == shape]
+        left.scatter(x, y, 18, colors, marker=mark, edgecolors="#555", linewidth=0.4)
+    left.plot([-2, 2, 2, -2, -2], [-2, -2, 2, 2, -2], "k-")
+    left.set(xlabel="first number", ylabel="second number", title="points of the clouds (square: -2 to 2)")
+    right.imshow(to_pil(make_grid(drawn, 9)))
+    right.set_axis_off()
+    right.set_title("drawn from the square, -2 to 2")
+
+# %% [markdown]
+# TODO
+#
+# ### The promise
+#
+# The sum of the two parts is called the negative **ELBO**, evidence lower bound, because of a theorem: it is never less than
+# $-\log p(\mathrm{picture})$, the cost of the picture under the model as a whole, over *all* latent vectors:
+#
+# $$p(\mathrm{picture}) = \int p(\mathrm{picture} \mid z)\; N(z; 0, 1)\, dz$$
+#
+# Usually nobody can compute this integral. In a plane we can: take 40,000 points, draw from each, add up.
+
+# %%
+fine = torch.linspace(-3, 3, 201)
+points = torch.cartesian_prod(fine, fine).to(device)  # (40401, 2), each for a small square
+prior = Normal(0.0, 1.0).log_prob(points).sum(1) + 2 * math.log(6 / 200)  # log of the square's share of N(0, 1)
+rows = []
+with torch.no_grad():
+    drawn = torch.cat([vae.decode(some) for some in points.split(2000)])
+    for name, picture in zip(kinds[:4], images[:4], strict=True):
+        given = -gaussian_negative_log_likelihood(picture.expand_as(drawn), drawn, vae.config.pixel_std)
+        true = -(given + prior).logsumexp(0)
+        bound = sum(part.mean() for part in vae.elbo_parts(picture.expand(2000, -1, -1, -1), chance))
+        rows.append({"picture": name, "-log p, summed up": f"{true:.2f}", "the two parts": f"{bound:.2f}"})
+        rows[-1]["gap"] = f"{bound - true:.2f}"
+        assert bound > true - 0.05
+table(rows)
+
+# %% [markdown]
+# TODO The gap is how far the cloud, which must be a bell, differs from the true answer to "which $z$ could have drawn this?".
+#
+# ## 6 The balance
+#
+# Nothing says that the two parts must weigh the same: $\text{reconstruction} + \beta \cdot \mathrm{KL}$ with another $\beta$
+# is the **beta-VAE** (Higgins and others, 2017). (`pixel_std` does the same: twice as large makes reconstruction count a
+# quarter.) We train twice more.
+#
+# **Predict.** What happens to the clouds when $\beta$ grows to 20? And to the drawings at 200?
+
+# %%
+models = {1: vae} | {beta: train(new_vae(), partial(cost, beta=beta)) for beta in (10, 50)}
+
+
+def shares(model, points):  # how much each training picture has to say at each point: (P, 2) -> (P, N)
+    mean, log_variance = model.encode(images)
+    clouds = Normal(mean, (log_variance / 2).exp())
+    return clouds.log_prob(points[:, None]).sum(2).softmax(1)
+
+
+rows = []
+with torch.no_grad():
+    for beta, model in models.items():
+        mean, log_variance = model.encode(images)
+        crowd = 1 / shares(model, reparametrise(mean, log_variance, chance)).square().sum(1)
+        row = {"beta": beta, "KL": kl_to_standard_normal(mean, log_variance).mean()}
+        row |= {"std of a cloud": (log_variance / 2).exp().mean(), "pictures at a point": crowd.mean()}
+        rows.append(row | {"squared error": mse_loss(model.reconstruct(images), images)})
+table(rows)
+
+# %% [markdown]
+# TODO
+
+# %%
+with torch.no_grad():
+    points = torch.randn(8, 2, generator=torch.Generator().manual_seed(3)).to(device)
+    drawn = {beta: model.decode(points) for beta, model in models.items()}
+    means = {beta: (shares(m, points) @ images.flatten(1)).view(8, 3, 16, 16) for beta, m in models.items()}
+pictures(
+    torch.cat([drawn[1], means[1], drawn[10], means[10]]),
+    title="Drawn by the decoder, and computed as a mean (beta 1, then 10)",
+    columns=8,
+    alt="TODO TODO TODO TODO TODO",
+)
+for beta in models:
+    print(f"beta {beta}: squared difference {mse_loss(drawn[beta], means[beta]):.4f}")
+
+# %% [markdown]
+# TODO
+#
+# ## 7 All shapes
+#
+# Now the whole data set, at 32 x 32: eight shapes, eight colours, five positions, two sizes, three backgrounds. That takes
+# some minutes, so it was done before, by `course train --preset vae-shapes-32`. `VAE.from_pretrained` loads the result.
+# We look at scenes that were held out.
+
+# %%
+from course_lib.image_metrics import ssim
+
+vae = VAE.from_pretrained("vae-shapes-32", device)
+unseen = CaptionedShapes("heldout", image_size=32, length=500)
+real = unseen.images(range(500), device)
+again = vae.reconstruct(real)
+pictures(
+    torch.cat([real[:8], again[:8]]),
+    title="Held-out pictures, and reconstructed",
+    columns=8,
+    alt="TODO TODO TODO TODO TODO",
+)
+print(f"{vae.config.latent_size} numbers for {real[0].numel()}: squared error {mse_loss(again, real):.4f}")
+
+# %%
+pictures(vae.sample(24, seed=1), title="Drawn from nothing but chance", columns=8, alt="TODO TODO TODO TODO TODO")
+
+# %% [markdown]
+# TODO
+#
+# ### On the way from one picture to another
+#
+# `vae.interpolate` encodes two pictures, walks in a straight line from one vector to the other, and draws at each step.
+#
+# **Predict.** What would you see halfway if one mixed the *pixels* of the two instead?
+
+# %%
+first, last = real[6], real[0]
+share = torch.linspace(0, 1, 8, device=device).view(8, 1, 1, 1)
+pictures(
+    torch.cat([vae.interpolate(first, last, steps=8), first + share * (last - first)]),
+    title="Through the latent space, and through the pixels",
+    columns=8,
+    alt="TODO TODO TODO TODO TODO",
+)
+
+# %% [markdown]
+# TODO
+#
+# ## 8 Why the edges are soft
+#
+# Lesson 03 said: of several right answers the squared error wants the mean. Here is what that looks like. Take a caption
+# that says only half, and average *all* pictures that fit it.
+#
+# **Predict.** "A red star", position, size and background open. What is the mean of all its pictures? Is its squared error
+# to them smaller or larger than that of one of them?
+
+# %%
+from course_lib.data.captions import describe
+
+every = CaptionedShapes("all", image_size=32, length=20_000)
+told = {"shape": "star", "color": "red", "position": "top left", "size": "large", "background": "cream"}
+rows, blurred = [], []
+for said in range(2, 6):
+    half = dict(list(told.items())[:said])
+    fits = every.images([i for i in range(len(every)) if half.items() <= every.attributes(i).items()], device)
+    mean = fits.mean(0)
+    blurred.append(mean)
+    pairs = torch.cdist(fits.flatten(1), fits.flatten(1)).square().mean() / mean.numel()  # each with each
+    row = {"caption": describe(half), "pictures": len(fits), "error of the mean": fits.var(0, correction=0).mean()}
+    rows.append(row | {"error of one of them": pairs})
+pictures(torch.stack(blurred), [row["caption"] for row in rows], "The mean of all pictures that fit", alt="TODO TODO TODO TODO TODO")
+table(rows)
+
+# %% [markdown]
+# TODO
+#
+# ## 9 Beside a GAN
+#
+# To measure blur we need a number for sharpness. A first idea: how much neighbouring pixels differ, on average.
+#
+# **Predict.** A row of pixels with a sharp edge: 0, 0, 0, 1, 1, 1. And a blurred one: 0, 0, 1/3, 2/3, 1, 1. What is the sum
+# of the differences of neighbours, in each? The largest?
+
+# %% tags=["nbval-check-output"]
+sharp, soft = torch.tensor([[0.0, 0, 0, 1, 1, 1], [0, 0, 1 / 3, 2 / 3, 1, 1]], device=device)
+for name, row in (("sharp", sharp), ("soft", soft)):
+    steps = row.diff().abs()
+    print(f"{name}: sum {steps.sum().item():.2f}, largest {steps.max().item():.2f}")
+
+
+def steepest_edge(images):  # largest difference of neighbours in each picture: (B, 3, H, W) -> (B,)
+    across, down = (images.diff(dim=dim).abs().flatten(1).amax(1) for dim in (3, 2))
+    return torch.maximum(across, down)
+
+
+# %%
+from course_lib.gan import DCGANGenerator
+
+gan = DCGANGenerator.from_pretrained("gan-shapes-32", device)
+noise = torch.randn(500, gan.z_size, generator=torch.Generator().manual_seed(1)).to(device)
+sets = {"real": real, "VAE, reconstructed": again, "VAE, drawn": vae.sample(500), "GAN, drawn": gan(noise)}
+rows = []
+for name, drawn in sets.items():
+    row = {"pictures": name, "steepest edge": f"{steepest_edge(drawn).mean():.2f}"}
+    paired = name in ("real", "VAE, reconstructed")
+    row |= {"SSIM": f"{ssim(drawn, real):.2f}" if paired else "-"}
+    rows.append(row | {"squared error": f"{mse_loss(drawn, real):.4f}" if paired else "-"})
+table(rows)
+shown = torch.cat([drawn[8:16] for name, drawn in sets.items() if name != "VAE, reconstructed"])
+pictures(shown, title="Real, drawn by the VAE, drawn by the GAN", columns=8, alt="TODO TODO TODO TODO TODO")
+
+# %% [markdown]
+# TODO
