@@ -8,7 +8,7 @@ MAKES_VENVS := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
 RUNS := import sys, pip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lab notebooks exercises bench clean FORCE
+.PHONY: help demo test test-quick lab notebooks exercises class bench clean FORCE
 .NOTPARALLEL:
 .SUFFIXES:
 
@@ -36,6 +36,9 @@ notebooks: $(VENV)/.ready-dev ## write and run the lessons whose text has change
 
 exercises: $(VENV)/.ready-dev ## write and run the solutions whose text has changed, and take the answers out for a class
 	$(PY) tests/build_exercises.py $(ONLY)
+
+class: $(VENV)/.ready-dev ## an nbgrader course folder in class/, with every exercise as an assignment
+	$(PY) tests/make_class.py class
 
 bench: $(VENV)/.ready-dev ## how fast our parts are beside torch's own
 	$(PY) tests/bench.py

@@ -226,7 +226,7 @@ PRESETS: dict[str, Preset] = {
         "align-shapes-32",
         ImageEncoderConfig(64, 16, TEXT_SIZE),
         ShapesConfig(64, length=40_000, captions="noisy", scene="mixed"),
-        FitConfig(steps=2500, batch_size=64),  # each picture brings its twin along
+        FitConfig(steps=5000, batch_size=64),  # each picture brings its twin along
     ),
     "shapes-32": GanPreset(
         "draws the full grammar of shapes at 32 x 32",
@@ -249,7 +249,7 @@ PRESETS: dict[str, Preset] = {
         GeneratorConfig(64, text_size=TEXT_SIZE, condition_size=96, width=24),
         DiscriminatorConfig(64, text_size=TEXT_SIZE),
         ShapesConfig(64, length=40_000, scene="mixed"),
-        TrainConfig(steps=10_000),
+        TrainConfig(steps=8000),
     ),
     "vae-shapes-32": VAEPreset(
         "draws shapes from points of a latent space",
