@@ -280,8 +280,8 @@ rate, optimizer = warmup_cosine(4e-3, steps=1000, warmup=50), Adam(model.paramet
 losses = fit(model, batch, Autoencoder.loss, optimizer, 1000, on_step=look_in, learning_rate=rate)
 
 # %%
-alt = """Five rows of the same eight pictures: the originals, then drawn after 20, 100, 300 and 1000 steps. Coarse
-noise; clean backgrounds; pale blots on dark and light ground, none on grey; coloured round blots, one ring."""
+alt = """Five rows of the same eight pictures: originals, then drawn after 20, 100, 300 and 1000 steps: noise;
+backgrounds; pale blots on dark and light ground, none on grey; coloured round blots and one ring."""
 with figure("Seen, and drawn again from 64 numbers", alt, rows=5, size=(8, 6.6)) as axes:
     for axis, (name, row) in zip(axes, drawn.items(), strict=True):
         axis.imshow(to_pil(make_grid(row[:8], 8)), interpolation="nearest")
@@ -561,9 +561,9 @@ assert taught > untaught + 3 > pixels + 13
 # compares the last row with the first alone credits the training with all 25. (A longer training with more pictures,
 # `python tests/measure_features.py`, gives 85.4, from the same 78.1.)
 #
-# Where do the 18 come from? Nearly all from the ReLU, says row three: 56.5 without, 76.5 with it. A red star is brighter than a navy background, and darker
-# than a cream one. A weighted sum of pixels cannot say "different here, in whichever direction". An absolute value can,
-# and ReLUs have it in them: $|s| = \mathrm{ReLU}(s) + \mathrm{ReLU}(-s)$.
+# Where do the 18 come from? Nearly all from the ReLU, says row three: 56.5 without, 76.5 with it. A red star is brighter
+# than a navy background, and darker than a cream one. A weighted sum of pixels cannot say "different here, in whichever
+# direction". An absolute value can, and ReLUs have it in them: $|s| = \mathrm{ReLU}(s) + \mathrm{ReLU}(-s)$.
 #
 # So let us try by hand: replace each pixel by its distance from the mean of its picture and channel.
 #

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 10 · The adversarial game
 #
-# **You will build** `course_lib/gan.py`: a generator and a discriminator that learn by playing against each other. First
-# with three letters and a pencil, then with points whose every move you can watch, then with pictures. On the way you
-# diagnose four games that went wrong.
+# **You will build** `course_lib/gan.py`: a generator and a discriminator that learn by playing against each other.
+# First with three letters and a pencil, then with points whose every move you can watch, then with pictures. On the way
+# you diagnose four games that went wrong.
 #
 # **You need** the losses of both players (lesson 03), Adam (04), transposed convolutions and initialisation (05).
 #
@@ -63,8 +63,8 @@ device = setup()
 # ## 1 The best answer of the discriminator
 #
 # The data are letters: half of them A, a quarter B, a quarter C. A forger, the generator G, writes letters too, with
-# other frequencies. The discriminator D gets one letter, from the data or from G with equal chance, and says how probable
-# it is that it is real.
+# other frequencies. The discriminator D gets one letter, from the data or from G with equal chance, and says how
+# probable it is that it is real.
 #
 # | letter | A | B | C |
 # |---|---|---|---|
@@ -93,9 +93,9 @@ table(rows)
 #
 # $$D^*(x) = \frac{p(x)}{p(x) + q(x)} \qquad \text{and the logit of that is} \qquad \log \frac{p(x)}{q(x)}$$
 #
-# So the best D measures a ratio of frequencies (Goodfellow and others 2014, proposition 1), and its loss measures how far
-# forger and data are apart: it is $2 \log 2$ minus twice the **Jensen-Shannon divergence** (JSD). That is the mean of two
-# KL divergences (lesson 09), from $p$ and from $q$ to their average; it is 0 only if $p = q$.
+# So the best D measures a ratio of frequencies (Goodfellow and others 2014, proposition 1), and its loss measures how
+# far forger and data are apart: it is $2 \log 2$ minus twice the **Jensen-Shannon divergence** (JSD). That is the mean
+# of two KL divergences (lesson 09), from $p$ and from $q$ to their average; it is 0 only if $p = q$.
 #
 # **Predict.** What does the best D say, and what does it pay, once the forger is perfect?
 
@@ -115,18 +115,20 @@ parts["perfect forger: 2 log 2"] = torch.tensor(2 * math.log(2)), loss_of_best(p
 compare(parts)
 
 # %% [markdown]
-# With a perfect forger every answer is 1/2 and the loss is 1.386: the *highest* that the best D can have. G plays to raise
-# this number, D to lower it, and the game is over where neither can gain: $q = p$ and $D = 1/2$. A popular article says
-# that both together minimise the sum of their losses. Section 5 does that, to see what comes of it; lesson 17 lists it.
+# With a perfect forger every answer is 1/2 and the loss is 1.386: the *highest* that the best D can have. G plays to
+# raise this number, D to lower it, and the game is over where neither can gain: $q = p$ and $D = 1/2$. A popular
+# article says that both together minimise the sum of their losses. Section 5 does that, to see what comes of it; lesson
+# 17 lists it.
 #
 # (The article also mixes up "adversarial" and "self-supervised". In self-supervised training, lessons 06 and 07, the
 # data give the targets; here each player is the other one's target.)
 #
 # ### From letters to points
 #
-# On a line nothing can be counted: no place occurs twice. So D becomes a network and learns the ratio from examples. Both
-# players are stacks of linear layers. The biases are not zero as in lesson 05: with zeros, the kinks of all leaky ReLUs of
-# the first layer lie in the origin, and the function can bend nowhere else before it has learned them.
+# On a line nothing can be counted: no place occurs twice. So D becomes a network and learns the ratio from examples.
+# Both players are stacks of linear layers. Unlike in lesson 05, their biases do not begin at zero: with zeros, the
+# kinks of all leaky ReLUs of the first layer pass through the origin, and the function can bend nowhere else before it
+# has learned them.
 
 
 # %% tags=["lib:gan.MLP", "nbval-check-output"]
@@ -172,7 +174,8 @@ class MLPDiscriminator(MLP):
 
 # %% [markdown]
 # The data, `mixture_1d`, lie in three heaps at -2, 0 and 2. First G stands still: it draws from a normal distribution
-# around 0.5. Then $q$ is known, and with it $D^*$. D gets nothing but points. **Predict.** Where will it miss the formula most?
+# around 0.5. Then $q$ is known, and with it $D^*$. D gets nothing but points. **Predict.** Where will it miss the
+# formula most?
 
 
 # %%
@@ -215,12 +218,11 @@ assert ((learned - formula).abs() * weight).sum() < 0.15
 #
 # ## 2 Two answers make a round
 #
-# G does not know $p$ either. Its only teacher is the slope of D's logit at each point it forged: which way must the point
-# move so that D takes it for real? A round has two answers:
+# G does not know $p$ either. Its only teacher is the slope of D's logit at each point it forged: which way must the
+# point move so that D takes it for real? A round has two answers:
 #
 # 1. D answers: a step down `discriminator_loss`. The forged points are detached, so that G stands still.
 # 2. G answers: a step down `generator_loss`, *through* D, whose weights stand still.
-
 #
 # The library's `AdversarialStep` is the function below with switches: other losses (`GAN_LOSSES`), gradient penalties
 # (lesson 12), unequal numbers of answers. Read it now; it is the heart of the module. Both play five rounds from the
@@ -247,7 +249,7 @@ compare({"G's last bias": (G.layers[-1].bias, game.generator.layers[-1].bias)})
 # %% [markdown]
 # ### The game on a line
 #
-# Now 400 rounds. Every ten rounds a snapshot is kept: where 4000 of G's points fall, and what D says.
+# Now 400 rounds. Now and then a snapshot is kept: where 4000 of G's points fall, and what D says.
 #
 # **Predict.** Which shape will D's curve have at the end?
 
@@ -258,7 +260,7 @@ game = AdversarialStep(*players, learning_rates=(1e-3, 2e-3), r1_weight=0.05)
 random, log, snapshots = torch.Generator().manual_seed(0), [], []
 bins = torch.linspace(-3.95, 3.95, 80)  # middles of a histogram's 80 bins
 for number in range(401):
-    if number % 10 == 0:
+    if number % (10 if number < 100 else 25) == 0:
         with torch.no_grad():
             density = torch.histc(game.fake(4000).cpu(), 80, -4, 4) / 4000 / 0.1
             says = torch.sigmoid(game.discriminator(x[:, None].to(device))).cpu()
@@ -287,8 +289,8 @@ animate(snapshots, draw_line, "A GAN on a line", alt)
 
 # %% [markdown]
 # Watch three things. G's heap flows to where D's curve is high. D answers: the curve sinks where G has become too
-# frequent, as the dots say it should, which are $p/(p+q)$ with the histogram for $q$. At the end both are near 1/2 wherever
-# there are points. But they do not come to rest: who chases the other goes on circling.
+# frequent, as the dots say it should, which are $p/(p+q)$ with the histogram for $q$. At the end both are near 1/2
+# wherever there are points. But they do not come to rest: who chases the other goes on circling.
 #
 # **Predict.** Draw D's and G's losses over these 400 rounds.
 
@@ -310,35 +312,37 @@ assert 1.25 < smooth["loss_d"][-1] < 1.5 and overlap[200] > overlap[0] + 0.1
 
 # %% [markdown]
 # D's loss begins near 1.386, because it knows nothing, and ends there, because there is nothing to know. G's stays near
-# $-\log 1/2 = 0.693$. Meanwhile the overlap of G's points with the data (1: the same) rose from 0.39
-# to above 0.7. In every lesson so far a falling loss meant progress. Here it means that one player is ahead: **judge a GAN by what it draws.**
+# $-\log 1/2 = 0.693$. Meanwhile the overlap of G's points with the data (1: the same) rose from 0.39 to above 0.7. In
+# every lesson so far a falling loss meant progress. Here it means that one player is ahead: **judge a GAN by what it
+# draws.**
 #
 # ## 3 When D is sure: two losses for G
 #
-# Lesson 03 gave G two losses: the **saturating** $\log(1 - D)$, the original game, and the **non-saturating** $-\log D$.
-# Both are smallest at $D = 1$. Here are both and their slopes, over the probability that D gives a forged point.
+# Lesson 03 gave G two losses: the **saturating** $\log(1 - D)$, the original game, and the **non-saturating** $-\log
+# D$. Both are smallest at $D = 1$. Here are both and their slopes, over the logit that D gives a forged point.
 
 # %%
-logits = torch.linspace(-7, 7, 281, requires_grad=True)
+logits = torch.linspace(-6, 6, 241, requires_grad=True)
 losses = {"non-saturating": generator_loss, "saturating": saturating_generator_loss}
 with figure(
     "The same goal, another slope",
-    alt="Two panels over D's probability of real. Left, both losses fall; at 0 the saturating one is flat. "
-    "Right, their slopes by the logit cross at 1/2; at 0 the non-saturating loss has 1, the other 0.",
+    alt="Two panels over D's logit of a forgery. Left, both losses fall: the non-saturating one steeply at the "
+    "left edge, where the saturating one is flat. Right, the sizes of their slopes, which cross at logit 0.",
     columns=2,
 ) as (left, right):
     for (name, loss), dash in zip(losses.items(), ("-", "--"), strict=True):
         each = torch.stack([loss(logit) for logit in logits])
-        left.plot(torch.sigmoid(logits).detach(), each.detach(), dash, label=name)
-        right.plot(torch.sigmoid(logits).detach(), torch.autograd.grad(each.sum(), logits)[0].abs(), dash)
-    left.set(xlabel="D's probability of real (0: found out)", ylabel="G's loss in nats", ylim=(-4, 4))
-    right.set(xlabel="D's probability of real (0: found out)", ylabel="size of the slope by the logit")
-    left.legend(loc="upper center")
+        left.plot(logits.detach(), each.detach(), dash, label=name)
+        right.plot(logits.detach(), torch.autograd.grad(each.sum(), logits)[0].abs(), dash, label=name)
+    left.set(xlabel="D's logit (left: found out)", ylabel="G's loss in nats")
+    right.set(xlabel="D's logit (left: found out)", ylabel="size of the slope")
+    left.legend(loc="upper right")
 
 # %% [markdown]
-# At the left edge, where every forgery is found out, the saturating loss is flat. Does it matter in a network? There D's own
-# slope comes in too. So: G stands still at its first weights, D learns to tell it from a ring of eight heaps on a plane (the next
-# cell draws it), and before each of D's steps we measure how long the gradient is that reaches G's weights.
+# At the left edge, where every forgery is found out, the saturating loss is flat. Does it matter in a network? There
+# D's own slope comes in too. So: G stands still at its first weights, D learns to tell it from a ring of eight heaps on
+# a plane (the next cell draws it), and before each of D's steps we measure the length of the gradient that reaches G's
+# weights.
 #
 # **Predict.** After 200 steps of D, by what factor do the two differ?
 
@@ -396,17 +400,18 @@ print(
 assert ratio > 50
 
 # %% [markdown]
-# The better the teacher, the less the saturating loss hears of it; the other one hears it louder. This is the **vanishing
-# gradient** of GANs, which the article leaves out (lesson 17): the original loss starves G exactly when D is sure.
+# The better the teacher, the less the saturating loss hears of it; the other one hears it louder. This is the
+# **vanishing gradient** of GANs, which the article leaves out (lesson 17): the original loss starves G exactly when D
+# is sure.
 #
-# Adam hides it for a while: it divides each gradient by its usual size (lesson 04), so a small one that stays small makes
-# steps of full length, down to about $10^{-8}$, Adam's `eps`. What cannot be divided away is the noise: of a gradient
-# that shrinks all the time, the average that Adam divides by is always too large.
+# Adam hides it for a while: it divides each gradient by its usual size (lesson 04), so a small one that stays small
+# makes steps of full length, down to about $10^{-8}$, Adam's `eps`. But when a gradient keeps shrinking, the average
+# that Adam divides by lags behind and is too large: the steps shrink too.
 #
 # ## 4 A ring, and how to count what is missing
 #
-# The ring is the classical test of whether G finds *all* of the data. `covered_modes` counts: a heap is found if at least a
-# quarter of its fair share of points lies within three standard deviations of its middle.
+# The ring is the classical test of whether G finds *all* of the data. `covered_modes` counts: a heap is found if at
+# least a quarter of its fair share of points lies within three standard deviations of its middle.
 #
 # `play` runs a game and keeps the losses and 500 points of every round. Both players begin with PyTorch's own random
 # weights (`initialise=False`): for two layers they are good enough, and G then begins as one small heap.
@@ -444,19 +449,19 @@ def draw_ring(axis, number):
 
 alt = """Animation of 800 rounds. G's points begin as a small heap in the middle, open into a cloud and gather
 in the eight heaps of the ring, with thin bridges between them."""
-animate([*range(0, 100, 5), *range(100, 800, 25), 799], draw_ring, "A GAN on a ring", alt, size=(4.5, 4.6))
+animate([*range(0, 100, 8), *range(100, 800, 40), 799], draw_ring, "A GAN on a ring", alt, size=(4.5, 4.6))
 found, good = covered_modes(torch.cat([entry["points"] for entry in healthy_log[-4:]]), ring_centers())
 print(f"{found} of 8 heaps found; {good:.0%} of the points lie in one")
 assert found >= 5 and good > 0.3
 
 # %% [markdown]
-# All the data are found, though a good part of the points lies on bridges: G is continuous, and must stretch its noise from
-# heap to heap.
+# All the data are found, though a good part of the points lies on bridges: G is continuous, and must stretch its noise
+# from heap to heap.
 #
 # ## 5 The failure museum
 #
-# Four patients. Each plays the same game, with one thing changed. You get their curves first; what was changed is told
-# below. It is one of these:
+# Four patients. Each plays the same game with one thing gone wrong (and learning rates that show it soon). You get their
+# curves first; the next-but-one cell tells who has what. It is one each of these:
 #
 # - **Mode collapse**: G answers ten times a round, D once.
 # - **Dominant D**: D answers ten times a round and learns faster, and G has the saturating loss.
@@ -503,14 +508,15 @@ with figure("Four patients", alt, columns=4, rows=2, size=(9, 5)) as axes:
 #
 # <details><summary>Patient B</summary>
 #
-# Both losses are *equal*, at 0.69 = log 2, and all points are one dot. In a fair game D's loss has two terms, G's one, so that
-# they settle at 1.39 and 0.69. Here D pays for one term only: it has given up on the forgeries. One common loss.
+# Both losses are *equal*, at 0.69 = log 2, and all points are one dot. At the end of a fair game D pays log 2 twice,
+# for the real points and for the forged ones: 1.39. Here it pays once. It knows the real points for certain, so it
+# could know the forged ones too; yet it says 1/2 to them, as if it were paid to. It is: one common loss.
 #
 # </details>
 #
 # <details><summary>Patient C</summary>
 #
-# The first rounds are exactly at 1.386 and 0.693, which looks like a perfect equilibrium. But nothing has been learned yet: all
+# In the first rounds D's loss is 1.386, which looks like a perfect equilibrium. But nothing has been learned yet: all
 # points, real or forged, get the same logit. The signal has died on its way through the layers. Later the points lie on
 # a line: of two dimensions of noise one got through. Missing initialisation.
 #
@@ -518,8 +524,9 @@ with figure("Four patients", alt, columns=4, rows=2, size=(9, 5)) as axes:
 #
 # <details><summary>Patient D</summary>
 #
-# The losses end near the healthy values, and D is indeed right to be unsure: the points *are* sometimes where data are. But they are
-# in one place at a time, and move on when D has caught up. Mode collapse: no loss shows it, only the points do.
+# The losses end near the healthy values, and D is indeed right to be unsure: the points *are* sometimes where data are.
+# But they are in one place at a time, and move on when D has caught up. Mode collapse: no loss shows it, only the
+# points do.
 #
 # </details>
 
@@ -554,8 +561,8 @@ table(rows)
 assert rows[0]["spread"] > 0.6 and rows[1]["spread"] > 1.2
 
 # %% [markdown]
-# The non-saturating loss gets G off its place, though a D that strong is no good teacher. With its start given back, the
-# deep network plays like the others. Eight layers without it had lost the signal; two layers did well without.
+# The non-saturating loss gets G off its place, though a D that strong is no good teacher. With its start given back,
+# the deep network plays like the others. Eight layers without it had lost the signal; two layers did well without.
 #
 # ### Why the sum is not the game
 #
@@ -584,16 +591,15 @@ assert (
 
 # %% [markdown]
 # Both sums are driven to their least value, 1.386 and 0, and nothing is drawn. With the saturating sum D calls
-# *everything* real: it is paid for its own defeat. With the other it says 1 to real points and 1/2 to forged ones, and G
-# has no reason to go anywhere. The healthy game has the *largest* sum of the three (at $D = 1/2$ it is $3 \log 2 = 2.08$), and the
-# only D near 1/2 for both.
-# A game is not a minimum of a sum.
+# *everything* real: it is paid for its own defeat. With the other it says 1 to real points and 1/2 to forged ones, and
+# G has no reason to go anywhere. The healthy game has the *largest* sum of the three (at $D = 1/2$ it is $3 \log 2 =
+# 2.08$), and the only D near 1/2 for both. A game is not a minimum of a sum.
 #
 # ## 6 DCGAN: the game on pictures
 #
 # Radford, Metz and Chintala made the game work on pictures in 2015 (the article names other authors; lesson 17). Their
 # recipe: convolutions only; transposed ones with stride 2 in G, strided ones in D; batch normalisation in both, except
-# beside the picture; ReLU in G, leaky ReLU in D; weights drawn from N(0, 0.02). `DCGANConfig` holds the sizes;
+# beside the picture; ReLU in G, leaky ReLU in D; weights drawn with a standard deviation of 0.02. `DCGANConfig` holds the sizes;
 # `DCGANGenerator` and `DCGANDiscriminator` have the layers, all from lesson 05. Follow the noise through:
 
 # %% tags=["nbval-check-output"]
@@ -609,7 +615,8 @@ compare({"this loop and DCGANGenerator": (torch.tanh(maps), G(noise))})
 print("weights of G and D:", [sum(p.numel() for p in player.parameters()) for player in players])
 
 # %% [markdown]
-# A live training first, with easy pictures: large shapes in the middle, 16 x 16 pixels, and the step that the points had.
+# A live training first, with easy pictures: large shapes in the middle, 16 x 16 pixels, and the step that the points
+# had.
 #
 # **Predict.** What is learned first: the shape, the colour, or the ground?
 
@@ -636,13 +643,13 @@ in the middle, and at last blobs with edges."""
 pictures(torch.cat(film), title=title, columns=8, alt=alt)
 
 # %% [markdown]
-# Ground, colour and place come together, within 100 to 200 rounds. The outline comes last; 400 rounds are too few for it. The checkerboards of the early rows are lesson 05's: transposed
-# convolutions before they have learned better.
+# Ground, colour and place come together, within 100 to 200 rounds. The outline comes last; 400 rounds are too few for
+# it. The checkerboards of the early rows are lesson 05's: transposed convolutions before they have learned better.
 #
 # ### The shipped one
 #
 # `gan-shapes-32` had 3000 rounds with all the shapes, in all places and sizes. It is remade by
-# `course train --preset gan-shapes-32 --out runs/gan-shapes-32`, some 10 to 25 minutes on one core.
+# `course train --preset gan-shapes-32 --out runs/gan-shapes-32`, 25 minutes on one slow core.
 
 # %%
 G = DCGANGenerator.from_pretrained("gan-shapes-32", device)
@@ -659,15 +666,16 @@ for name, images in {"data": CaptionedShapes(image_size=32).images(range(400)), 
     print(f"{name}: {(shape < 0.01).float().mean():.0%} of the pictures are empty")
 
 # %% [markdown]
-# Be a judge. Grounds, colours, places and sizes are right, and no two are alike: no mode collapse. But many outlines are
-# blobs, some pictures have two objects or half of one, and about one in five is empty, which no picture of the data is. The
-# losses at its end, 0.31 for D and 4.1 for G, say that D is far ahead. And you cannot *ask* for anything: noise goes in, some
-# picture comes out. In lesson 11 both players get to read the caption, and drawing becomes much easier to learn.
+# Be a judge. Most grounds are plain, colours, places and sizes vary as in the data, and no two pictures are alike: no
+# mode collapse. But many outlines are blobs, some pictures have two objects or half of one, and about one in five is
+# empty, which no picture of the data is. At the end of its training D's loss was 0.31 (its card says so): D is far
+# ahead. And you cannot *ask* for anything: noise goes in, some picture comes out. In lesson 11 both players get to read
+# the caption, and drawing becomes much easier to learn.
 #
 # ## What changed in the library
 #
-# The room `gan.py` is furnished: data that show what a GAN does, players for points and pictures, and `AdversarialStep`,
-# the round that lesson 12 grows into a full training.
+# The room `gan.py` is furnished: data that show what a GAN does, players for points and pictures, and
+# `AdversarialStep`, the round that lesson 12 grows into a full training.
 #
 # ## Three questions
 #
@@ -684,9 +692,9 @@ for name, images in {"data": CaptionedShapes(image_size=32).images(range(400)), 
 #
 # <details><summary>Answer</summary>
 #
-# D is certain everywhere, and its loss is 0: 2 log 2 minus twice the largest JSD, log 2. It stays 0 while G approaches, as
-# long as nothing overlaps: the divergence has no slope. G learns all the same, because a real D is not the best one; it is a
-# smooth network with slopes between the heaps. Penalties that keep it smooth (lesson 12) help.
+# D is certain everywhere, and its loss is 0: 2 log 2 minus twice the largest JSD, log 2. It stays 0 while G approaches,
+# as long as nothing overlaps: the divergence has no slope. G learns all the same, because a real D is not the best one;
+# it is a smooth network with slopes between the heaps. Penalties that keep it smooth (lesson 12) help.
 #
 # </details>
 #
@@ -695,8 +703,8 @@ for name, images in {"data": CaptionedShapes(image_size=32).images(range(400)), 
 # <details><summary>Answer</summary>
 #
 # G is a continuous function, and noise from a normal distribution is one piece; a continuous image of one piece is one
-# piece. Noise in eight pieces would help, such as a label added to it: the conditional GAN of lesson 11. So would throwing
-# away points that D finds unlikely.
+# piece. Noise in eight pieces would help, such as a label added to it: the conditional GAN of lesson 11. So would
+# throwing away points that D finds unlikely.
 #
 # </details>
 #

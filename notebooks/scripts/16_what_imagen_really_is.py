@@ -1,9 +1,10 @@
 # %% [markdown]
 # # 16 · What Imagen really is
 #
-# **You will build** `course_lib/denoising.py`, `unet.py`, `diffusion.py` and `diffusion_training.py`: pictures drawn by
-# taking noise away. First on points, where the perfect answer is a formula and no network is needed; then with a small
-# network; then with a shipped model, guided by a caption and enlarged by a second stage. Last: what Imagen has beyond it.
+# **You will build** `course_lib/denoising.py`, `unet.py`, `diffusion.py` and `diffusion_training.py`: pictures drawn
+# by taking noise away. First on points, where the perfect answer is a formula and no network is needed; then with a
+# small network; then with a shipped model, guided by a caption and enlarged by a second stage. Last: what Imagen has
+# beyond it.
 #
 # **You need** the squared error (lesson 03), convolutions (05), attention and the text encoder (07), the ring of points
 # and the GAN on it (10), the judge and diversity (15).
@@ -16,6 +17,7 @@
 #
 # ```mermaid
 # block-beta
+#   columns 15
 # ```
 
 # %% tags=["nbval-check-output"]
@@ -40,13 +42,14 @@ device = setup()
 # %% [markdown]
 # ## 1 Noise
 #
-# A GAN turns noise into a picture in one leap. Diffusion first looks at the way back: how a picture *becomes* noise. At
-# each time $t$ the picture has a share $\bar\alpha_t$ ("alpha bar") of the variance, and noise $\varepsilon$ has the rest:
+# A GAN turns noise into a picture in one leap. Diffusion first looks at the way back: how a picture *becomes* noise.
+# At each time $t$ the picture has a share $\bar\alpha_t$ ("alpha bar") of the variance, and noise $\varepsilon$ has
+# the rest:
 #
 # $$x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\; \varepsilon, \qquad \varepsilon \sim N(0, 1)$$
 #
-# The squares of the two factors add up to 1. So if pixels have variance 1, noisy pixels have it too. A **schedule** says
-# how much is left when. Ours has 1000 times and follows a cosine (Nichol and Dhariwal, 2021):
+# The squares of the two factors add up to 1. So if pixels have variance 1, noisy pixels have it too. A **schedule**
+# says how much is left when. Ours has 1000 times and follows a cosine (Nichol and Dhariwal, 2021):
 #
 # $$\bar\alpha_t = \frac{f(t)}{f(0)}, \qquad f(t) = \cos^2\Big( \frac{t / 1000 + 0.008}{1.008} \cdot \frac{\pi}{2} \Big)$$
 #
@@ -110,7 +113,7 @@ with figure("How a star becomes noise", alt, size=(9, 1.9)) as axis:
     axis.set(xticks=[18 + 34 * i for i in range(7)], xticklabels=captions, yticks=[])
 
 # %% [markdown]
-# At time 497; the numbers below the pictures are $\bar\alpha$. (The last step would take away everything; it is held at
+# At time 496; the numbers below the pictures are $\bar\alpha$. (The last step would take away everything; it is held at
 # 0.999, so that $\bar\alpha$ is never 0.)
 #
 # ## 2 A denoiser without a network
@@ -124,8 +127,8 @@ with figure("How a star becomes noise", alt, size=(9, 1.9)) as axis:
 #
 # $$\mu + \frac{\sqrt{\bar\alpha}\, s^2}{v} \, (x_t - \sqrt{\bar\alpha} \mu)$$
 #
-# It may have come from any heap, with probabilities proportional to $e^{-\|x_t - \sqrt{\bar\alpha} \mu\|^2 / 2v}$; so we
-# weight the eight answers.
+# It may have come from any heap, with probabilities proportional to $e^{-\|x_t - \sqrt{\bar\alpha} \mu\|^2 / 2v}$; so
+# we weight the eight answers.
 #
 # To check the formula, take 200,000 clean points, ask for each how likely it is to land on the noisy point
 # (1, 0.4), and take the weighted mean.
@@ -261,16 +264,17 @@ for steps, eta in product((2, 5, 10, 50, 1000), (0, 1)):
 # %% [markdown]
 # 0.4844 and 0.9805, by Bayes' rule and by the function; and DDIM with `eta` = 1 is DDPM.
 #
-# The heaps become narrower: 0.08 at 10 steps. Each step goes to a *mean*, and means vary less than what they are means of;
-# only many small steps keep all of the spread. Few steps cost diversity; remember that for pictures. But no heap is lost,
-# as a GAN can lose them (lesson 10): noise lies on all sides of the middle, and on each side a heap is near.
+# The heaps become narrower: 0.08 at 10 steps. Each step goes to a *mean*, and means vary less than what they are means
+# of; only many small steps keep all of the spread. Few steps cost diversity; remember that for pictures. But no heap
+# is lost, as a GAN can lose them (lesson 10): noise lies on all sides of the middle, and on each side a heap is near.
 #
 # DDIM has one more virtue: no further chance. The same noise gives nearly the same picture, in 10 steps or in 50.
+#
 # ## 4 What to ask a network for
 #
-# A network can be asked for the clean picture, for the noise $\varepsilon$ in it, or for $v$, a mixture: the noise near
-# the picture, minus the picture near the noise (Salimans and Ho, 2022). From each, the clean picture can be computed, and
-# `epsilon_from_clean` goes the other way. But they are not equally safe.
+# A network can be asked for the clean picture, for the noise $\varepsilon$ in it, or for $v$, a mixture: the noise
+# near the picture, minus the picture near the noise (Salimans and Ho, 2022). From each, the clean picture can be
+# computed, and `epsilon_from_clean` goes the other way. But they are not equally safe.
 #
 # **Predict.** The network's answer is off by 0.01. By how much is the clean picture off, at time 1000?
 
@@ -316,12 +320,14 @@ lines(
 #
 # ## 5 Learn it
 #
-# Training needs no opponent. Draw a clean point, a time, and noise; mix; ask for $v$; take the squared error. The network,
-# the MLP of lesson 10, must know the time: `time_embedding` gives it as sines and cosines of many wavelengths.
+# Training needs no opponent. Draw a clean point, a time, and noise; mix; ask for $v$; take the squared error. The
+# network, the MLP of lesson 10, must know the time: `time_embedding` gives it as sines and cosines of many
+# wavelengths.
 #
 # Here, for once, the best possible loss is known: that of the formula.
 #
-# **Predict.** Is it 0? And when the network's loss is within a few percent of it, are its points as good as the formula's?
+# **Predict.** Is it 0? And when the network's loss is within a few percent of it, are its points as good as the
+# formula's?
 
 # %%
 from course_lib.fit import fit, warmup_cosine
@@ -378,11 +384,13 @@ with figure("50 DDIM steps from the same noise", alt, columns=2, size=(8, 4)) as
 assert found == 8
 
 # %% [markdown]
-# Not 0, and not near it: above 1.1. Which of the possible points it was, nobody can know from a noisy one. So a diffusion
-# model's loss soon looks flat, while its pictures still improve.
+# Not 0, and not near it: above 1.1. Which of the possible points it was, nobody can know from a noisy one. So a
+# diffusion model's loss soon looks flat, while its pictures still improve.
 #
-# All eight heaps are found, in some seconds and without any balancing of two players. But of the formula's points 99 % are
-# inside a heap, of the network's fewer than three quarters: a loss 4 % too high, and small errors of 50 steps add up.
+# All eight heaps are found, in some seconds and without any balancing of two players. But of the formula's points 99 %
+# are inside a heap, of the network's fewer than three quarters: a loss 4 % too high, and small errors of 50 steps add
+# up.
+#
 # ## 6 Pictures: the U-Net
 #
 # A picture's denoiser must see the whole (which shape, where?) and answer for each pixel. A **U-Net** goes down and up
@@ -400,10 +408,10 @@ assert found == 8
 #   cond["time + whole caption: scale and shift of every block"] --> d16 & d8 & u8 & u16
 # ```
 #
-# `DiffusionConfig` has the sizes, `UNet` the picture above. Each `ResidualBlock` adds two convolutions to its input and
-# lets the condition scale and shift the channels between; the condition is the `TimeEmbedding` plus the `whole_text`. In
-# `CrossAttention` each of the 8 x 8 places asks the words. `zero_` starts the last layer of each part at zero, so a new
-# network answers 0. `silu` is its gate, $x \, \sigma(x)$. Read them in `unet.py`.
+# `DiffusionConfig` has the sizes, `UNet` the picture above. Each `ResidualBlock` adds two convolutions to its input
+# and lets the condition scale and shift the channels between; the condition is the `TimeEmbedding` plus the
+# `whole_text`. In `CrossAttention` each of the 8 x 8 places asks the words. `zero_` starts the last layer of each part
+# at zero, so a new network answers 0. `silu` is its gate, $x \, \sigma(x)$. Read them in `unet.py`.
 #
 # The loss does what we did with points. The caption is withheld one time in ten (section 8 tells why); the lines with
 # `low` are for section 10.
@@ -457,15 +465,16 @@ seeds = [step_random(0, i) for i in range(24)]
 drawn = draw_pictures(trainer.average.model.eval(), tokens, tokens.any(-1), seeds, 20, guidance_scale=2.0)
 with figure(
     "After 300 steps of training: 20 steps of drawing",
-    alt="Three rows of eight small pictures: red blobs in the middle, some with a hole; small yellow dots at the "
-    "top left; blue blobs, most of them at the bottom right. All are grainy.",
+    alt="Three rows of eight small grainy pictures: red blobs, most of them near the middle; small yellow spots; "
+    "larger blue blobs in several places.",
     size=(9, 3.2),
 ) as axis:
     axis.imshow(to_pil(make_grid(drawn, 8)), interpolation="nearest", zorder=1)
     axis.set(xticks=[], yticks=[10, 28, 46], yticklabels=names)
 
 # %% [markdown]
-# TRAINPROSE
+# Colour is right everywhere, place in some pictures, size mostly; no shape yet. As with the GAN, the shape comes last:
+# the shipped model had 20,000 steps. The grain is noise that was not found.
 #
 # ## 7 The shipped model
 #
@@ -531,10 +540,11 @@ away = [(x - row[0]).square().mean().sqrt().item() for x in (row[1], row[7], man
 print("distance to the mean: step 1 {:.2f}, step 20 {:.2f}, a real picture {:.2f}".format(*away))
 
 # %% [markdown]
-# Nearly all fit, at once! And it is the mean again: from pure noise all that is known is the caption, so the answer is the
-# mean of all its pictures, blurred, and the same for every noise. The judge reads it without trouble: **accuracy alone
-# does not see blur**. In our world a caption says nearly everything; what the further steps add is sharpness, and the
-# little that the caption leaves open: where exactly, how large, which shade.
+# Nearly all fit, at once! And it is the mean again: from pure noise all that is known is the caption, so the answer is
+# the mean of all its pictures, blurred, and the same for every noise. The judge reads it without trouble: **accuracy
+# alone does not see blur**. In our world a caption says nearly everything; what the further steps add is sharpness,
+# and the little that the caption leaves open: where exactly, how large, which shade.
+#
 # ## 8 Guidance
 #
 # The network also learned to draw without a caption. So there are two predictions, and **classifier-free guidance** (Ho
@@ -658,16 +668,17 @@ for scale in (2.0, 10.0):
 table(rows)
 
 # %% [markdown]
-# Static: -1, -1, 0, 0.5, 1. Dynamic, with $s$ = 2: -1, -1, 0, 0.25, 1: nothing is glued to the limit but what lay beyond
-# it, and the middle keeps its steps. But at scale 10 dynamic thresholding fits *worse* here. It divides a whole picture
-# by $s$ because of a few pixels, and navy turns grey, as in the figure above. For photographs at large scales Saharia
-# and others (2022, section 4.4) found it critical; our flat colours are a different world. Measure on your own data.
+# Static: -1, -1, 0, 0.5, 1. Dynamic, with $s$ = 2: -1, -1, 0, 0.25, 1: nothing is glued to the limit but what lay
+# beyond it, and the middle keeps its steps. But at scale 10 dynamic thresholding fits *worse* here. It divides a whole
+# picture by $s$ because of a few pixels, and navy turns grey, as in the figure above. For photographs at large scales
+# Saharia and others (2022, section 4.4) found it critical; our flat colours are a different world. Measure on your own
+# data.
 #
 # ## 10 A second stage
 #
-# Imagen does not draw 1024 x 1024 pixels at once. A first stage draws 64 x 64, a second makes 256 x 256 of that, a third
-# 1024 x 1024: a **cascade**. Ours goes from 32 to 64. The second stage is a U-Net too; its input is the noisy large
-# picture *and* the small one, enlarged.
+# Imagen does not draw 1024 x 1024 pixels at once. A first stage draws 64 x 64, a second makes 256 x 256 of that, a
+# third 1024 x 1024: a **cascade**. Ours goes from 32 to 64. The second stage is a U-Net too; its input is the noisy
+# large picture *and* the small one, enlarged.
 #
 # What the first stage draws is not perfect, and a second stage that trusts every pixel would copy its errors. So in
 # training the small picture is made noisy itself, to a random degree that the network is told (`noisy_low`; Ho and
@@ -682,21 +693,23 @@ shown, _ = noisy_low(low, torch.full((8,), 100), *[step_random(1, i) for i in se
 truth = torch.cat([pictures_like(scenes[i], 64, i)[:1] for i in seeds]).to(device)
 rows = torch.cat([upsample_nearest(low), upsample_nearest(shown), high, truth])  # (32, 3, 64, 64)
 names, judge64 = ["first stage", "as shown to the second", "second stage", "real"], load_judge(64)
-with figure("From 32 to 64 pixels", "SRALT", size=(9, 4.6)) as axis:
+alt = "The first stage, enlarged; the same, noisy; the second stage, with finer outlines; real pictures."
+with figure("From 32 to 64 pixels", alt, size=(9, 4.6)) as axis:
     axis.imshow(to_pil(make_grid(rows, 8)), interpolation="nearest", zorder=1)
     axis.set(xticks=[], yticks=[34 + 66 * i for i in range(4)], yticklabels=names)
 for name, images in zip(names, rows.cpu().split(8), strict=True):
     print(f"{name}: {8 * attribute_accuracy(judge64, images, scenes[:8])['all']:.0f} of 8 fit")
 
 # %% [markdown]
-# SRPROSE
+# Enlarged, the pictures of the first stage consist of blocks of 2 x 2 pixels. The second stage has read the caption
+# too: it knows what they are meant to be, and draws outlines that the small picture cannot hold.
 #
 # ## 11 GAN and diffusion, side by side
 #
 # The same captions, the same text encoder, the same kinds of layers. `shapes-32` trained for 19 minutes,
-# `shapes-32-diffusion` for 75. We compare at **equal sampling time**: one pass of the GAN costs about as much as one step
-# of diffusion, five steps of refining its noise (lesson 14) about as much as five to ten.
-# "Grain" is the median difference of neighbouring pixels: 0.000 for real pictures, whose ground is flat.
+# `shapes-32-diffusion` for 75. We compare at **equal sampling time**: one pass of the GAN costs about as much as one
+# step of diffusion, five steps of refining its noise (lesson 14) about as much as five to ten. "Grain" is the median
+# difference of neighbouring pixels: 0.000 for real pictures, whose ground is flat.
 #
 # **Predict.** Which of the two wins, at one step's time, and at fifty?
 
@@ -724,22 +737,22 @@ alt = (
     "after 5 soft, after 20 and 50 sharp, with wobbly outlines and slight grain."
 )
 with figure("Four pictures each for two held-out captions", alt, size=(8, 5.4)) as axis:
-    axis.imshow(
-        to_pil(make_grid(torch.cat([x[12:20] for x in drawn.values()]), 8)), interpolation="nearest", zorder=1
-    )
+    grid = make_grid(torch.cat([images[12:20] for images in drawn.values()]), 8)
+    axis.imshow(to_pil(grid), interpolation="nearest", zorder=1)
     axis.set(xticks=[69, 205], xticklabels=captions[3:5], yticks=[18 + 34 * i for i in range(6)])
     axis.set_yticklabels(drawn)
 
 # %% [markdown]
-# In the time of one pass the GAN wins clearly: sharp and various, where diffusion has nothing but the mean. Given twenty
-# times that, diffusion is as various as the GAN. It does not pass it here: its outlines wobble, and its grain *grows* with
-# the steps. More steps ask for fainter noise at the end, of which our small network misses a part; with few, the last leap
-# goes to a mean, which is smooth. The models' cards agree: the kernel distance to real pictures (lesson 15) is 0.18 for
-# the GAN and 0.61 for diffusion at 50 steps.
+# In the time of one pass the GAN wins clearly: sharp and various, where diffusion has nothing but the mean. After 20
+# steps diffusion is as various as the GAN, after 50 more so. But fewer of its pictures fit, outlines wobble, and the
+# grain *grows* with the steps. More steps ask for fainter noise at the end, of which our small network misses a part;
+# with few, the last leap goes to a mean, which is smooth. The models' cards agree: the kernel distance to real
+# pictures (lesson 15) is 0.18 for the GAN and 0.61 for diffusion at 50 steps.
 #
-# Then why did diffusion win? Not on toys. One network and one loss, with nothing to keep in balance, can be made large and
-# fed with everything; Saharia and others (2022, section 5) name fidelity and diversity above those of GANs, "without
-# training instability and mode collapse".
+# Then why did diffusion win? Not on toys. One network and one loss, with nothing to keep in balance, can be made large
+# and fed with everything; Saharia and others (2022, section 5) name fidelity and diversity above those of GANs,
+# "without training instability and mode collapse".
+#
 # ## 12 What Imagen is, then
 #
 # You have built its parts. What the real one has beyond them (all from Saharia and others, 2022; sections in brackets):
@@ -759,8 +772,8 @@ with figure("Four pictures each for two held-out captions", alt, size=(8, 5.4)) 
 #
 # Its main finding: a larger *reader* helped more than a larger U-Net (4.4). And a popular article errs on four points,
 # all listed in lesson 17: Imagen comes from Google Research, not OpenAI, and its code and weights were never released
-# (section 6 of the paper says why); it is no GAN; `steps_per_sample` and `guidance_scale` belong to a diffusion sampler;
-# and it reads with T5, not GPT.
+# (section 6 of the paper says why); it is no GAN; `steps_per_sample` and `guidance_scale` belong to a diffusion
+# sampler; and it reads with T5, not GPT.
 #
 # Is a GAN then a thing of the past? GigaGAN (Kang and others, 2023) reports 9.09 on the same measure, in 0.13 seconds a
 # picture where its table 2 lists 9.1 for Imagen: somewhat worse, and 70 times as fast.
@@ -768,8 +781,8 @@ with figure("Four pictures each for two held-out captions", alt, size=(8, 5.4)) 
 # ## What changed in the library
 #
 # Four rooms are furnished: `denoising.py` (the arithmetic), `unet.py` (the network), `diffusion.py` (drawing) and
-# `diffusion_training.py`. In `diffusion.py` you have met all but `normal`, which draws each picture's noise from a source
-# of its own, and `require_fit`, which refuses two stages that do not belong together.
+# `diffusion_training.py`. In `diffusion.py` you have met all but `normal`, which draws each picture's noise from a
+# source of its own, and `require_fit`, which refuses two stages that do not belong together.
 #
 # ## Three questions
 #
