@@ -249,7 +249,7 @@ PRESETS: dict[str, Preset] = {
         GeneratorConfig(64, text_size=TEXT_SIZE, condition_size=96, width=24),
         DiscriminatorConfig(64, text_size=TEXT_SIZE),
         ShapesConfig(64, length=40_000, scene="mixed"),
-        TrainConfig(steps=8000),
+        TrainConfig(steps=7000),
     ),
     "vae-shapes-32": VAEPreset(
         "draws shapes from points of a latent space",
