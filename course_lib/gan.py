@@ -8,11 +8,13 @@ pictures. Last the step in which each player answers the other, in every variant
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import Module, ModuleList
 
+from course_lib.checkpoint import CONFIG, dataclass_from_dict, find_checkpoint, load_checkpoint, load_weights
 from course_lib.errors import CourseError, nearest
 from course_lib.images import require_image_size
 from course_lib.layers import (
@@ -96,6 +98,8 @@ class MLP(Module):
         self.layers = ModuleList(Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
         if initialise:
             init_kaiming_(self, negative_slope=0.2)
+            for layer in self.layers[:-1]:
+                layer.bias.data.uniform_(-1, 1)  # with zeros, all kinks of a function of 2 inputs meet at the origin
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, sizes[0]) -> (B, sizes[-1])."""
@@ -108,20 +112,21 @@ class MLPGenerator(MLP):
     """Noise to points.
 
     Args:
-        z_size: numbers of noise; size: coordinates of a point, 1 or 2; hidden: units of the two layers between.
+        z_size: numbers of noise; size: coordinates of a point, 1 or 2; hidden: units of each layer between.
+        layers: how many layers are between.
         initialise: He's initialisation; False keeps torch.nn's default, whose signal shrinks from layer to layer.
     """
 
-    def __init__(self, z_size: int = 2, size: int = 2, hidden: int = 64, initialise: bool = True):
-        super().__init__([z_size, hidden, hidden, size], initialise)
+    def __init__(self, z_size: int = 2, size: int = 2, hidden: int = 64, layers: int = 2, initialise: bool = True):
+        super().__init__([z_size, *[hidden] * layers, size], initialise)
         self.z_size = z_size
 
 
 class MLPDiscriminator(MLP):
     """Points (B, size) to logits (B,); arguments as for `MLPGenerator`."""
 
-    def __init__(self, size: int = 2, hidden: int = 64, initialise: bool = True):
-        super().__init__([size, hidden, hidden, 1], initialise)
+    def __init__(self, size: int = 2, hidden: int = 64, layers: int = 2, initialise: bool = True):
+        super().__init__([size, *[hidden] * layers, 1], initialise)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, size) -> logits (B,)."""
@@ -178,6 +183,25 @@ class DCGANGenerator(Module):
         )
         if initialise:
             init_dcgan_(self)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, device: str | torch.device = "cpu") -> "DCGANGenerator":
+        """Load the generator of a trained DCGAN, ready to draw: in eval mode, its weights fixed.
+
+        Args:
+            name_or_path: a name under data/checkpoints/, such as "gan-shapes-32", or a folder.
+            device: where it shall compute.
+        Raises:
+            CourseError: no such checkpoint, or a damaged, foreign or differently built one.
+        """
+        folder = find_checkpoint(name_or_path)
+        tensors, config = load_checkpoint(folder)
+        if (kind := config.get("kind", "foreign")) != "dcgan":
+            raise CourseError(f'"{folder}" holds a {kind} checkpoint, not a DCGAN; use one such as "gan-shapes-32"')
+        model = cls(dataclass_from_dict(DCGANConfig, config.get("players"), f"{folder / CONFIG}, players"))
+        mine = {name.removeprefix("generator."): x for name, x in tensors.items() if name.startswith("generator.")}
+        load_weights(model, mine, folder)
+        return model.to(device).eval().requires_grad_(False)
 
     def forward(self, z: Tensor) -> Tensor:
         """z (B, Z) from N(0, 1) -> pictures (B, 3, S, S) in [-1, 1]."""

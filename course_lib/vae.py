@@ -7,12 +7,14 @@ divergence; therefore a point of N(0, 1) is a new picture. The two parts of the 
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
+from course_lib.checkpoint import CONFIG, dataclass_from_dict, find_checkpoint, load_checkpoint, load_weights
 from course_lib.errors import CourseError
 from course_lib.image_encoder import ImageDecoder, ImageEncoder, ImageEncoderConfig
 from course_lib.losses import require_same_shape
@@ -111,6 +113,24 @@ class VAE(Module):
         size, width, latent = config.image_size, config.width, config.latent_size
         self.encoder = ImageEncoder(ImageEncoderConfig(size, width, 2 * latent))
         self.decoder = ImageDecoder(ImageEncoderConfig(size, width, latent))
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, device: str | torch.device = "cpu") -> "VAE":
+        """Load a trained VAE, ready to draw: in eval mode, its weights fixed.
+
+        Args:
+            name_or_path: a name under data/checkpoints/, such as "vae-shapes-32", or a folder.
+            device: where it shall compute.
+        Raises:
+            CourseError: no such checkpoint, or a damaged, foreign or differently built one.
+        """
+        folder = find_checkpoint(name_or_path)
+        tensors, config = load_checkpoint(folder)
+        if (kind := config.get("kind", "foreign")) != "vae":
+            raise CourseError(f'"{folder}" holds a {kind} checkpoint, not a VAE; use one such as "vae-shapes-32"')
+        model = cls(dataclass_from_dict(VAEConfig, config.get("vae"), f"{folder / CONFIG}, vae"))
+        load_weights(model, tensors, folder)
+        return model.to(device).eval().requires_grad_(False)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures (B, 3, S, S) in [-1, 1] -> mean and log-variance of their clouds, (B, Z) each."""

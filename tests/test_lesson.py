@@ -130,6 +130,41 @@ def test_a_heatmap_writes_its_numbers_in_readable_colours(shown, monkeypatch):
         lesson.heatmap(torch.zeros(2, 2), "T", (["row"], ["a", "b"]), ALT)
 
 
+def dot(axis, place):
+    axis.plot(place, place, "o")
+    axis.set(xlabel="x", ylabel="y", xlim=(0, 9), ylim=(0, 9))
+
+
+@pytest.mark.parametrize(("size", "sheet"), [((4, 2), (400, 600)), ((2, 2), (600, 200))])
+def test_an_animation_moves_without_a_kernel_and_stands_still_where_html_is_not_shown(shown, size, sheet):
+    lesson.animate(range(5), dot, "T", ALT + ' "Steep"', size)
+    ((page, metadata),) = shown
+    (code,) = re.findall(r'src="data:image/gif;base64,([^"]*)"', page["text/html"])
+    moving = Image.open(io.BytesIO(lesson.base64.b64decode(code)))
+    assert moving.n_frames == 5 and moving.size == (100 * size[0], 100 * size[1]) and moving.info["loop"] == 0
+    assert 'alt="A line that rises from 0 to 1. &quot;Steep&quot;"' in page["text/html"]
+    assert page["text/html"].startswith("<details open>")  # who is disturbed by what moves can fold it away
+    still = Image.open(io.BytesIO(lesson.base64.b64decode(page["image/png"])))
+    assert still.size == sheet and metadata["image/png"]["alt"] in page["text/plain"]
+    first = still.crop((0, 0, *moving.size))
+    last = still.crop((still.width - moving.width, still.height - moving.height, *still.size))
+    for at, frame in [(0, first), (4, last)]:
+        moving.seek(at)
+        gap = lesson.np.asarray(moving.convert("RGB")).astype(int) - lesson.np.asarray(frame.convert("RGB"))
+        assert abs(gap).mean() < 1
+
+
+def test_an_animation_keeps_the_rules_of_figures(shown, monkeypatch):
+    with pytest.raises(ValueError, match="no label"):
+        lesson.animate([1], lambda axis, frame: axis.plot([0, frame]), "T", ALT)
+    with pytest.raises(ValueError, match="too little"):
+        lesson.animate([1], dot, "T", "Moves.")
+    monkeypatch.setattr(lesson, "MAX_ANIMATION", 5000)
+    with pytest.raises(ValueError, match="fewer frames"):
+        lesson.animate([1, 2], dot, "T", ALT)
+    assert not shown
+
+
 def test_chinese_captions_stand_beside_the_pictures_as_text(shown):
     lesson.pictures(torch.zeros(2, 3, 16, 16), ["红色圆形", "a <b> square"], "二")
     (_, metadata), (captions, _) = shown

@@ -71,6 +71,8 @@ def test_generate_draws_with_a_diffusion_model_too(home, tmp_path, capsys):
     picture = str(next(tmp_path.glob("0*.png")))
     assert main([*common, "--image", picture, "--mask", picture]) == 2
     assert "mask is given, but shapes-32-diffusion" in capsys.readouterr().err
+    assert main([*common, "--truncation", "0.5"]) == 2
+    assert "truncation is given, but shapes-32-diffusion cannot shrink its noise; use a GAN" in capsys.readouterr().err
     settings = tmp_path / "sample.yaml"
     settings.write_text("z_size: 64\n", encoding="utf-8")
     assert main([*common, "--config", str(settings)]) == 2

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from course_lib.checkpoint import save_checkpoint
 from course_lib.data.shapes import CaptionedShapes
 from course_lib.errors import CourseError
 from course_lib.fit import fit
@@ -124,3 +125,29 @@ def test_it_learns_and_beta_buys_nearness_to_the_prior_with_reconstruction():
 def test_impossible_sizes_are_refused(changes):
     with pytest.raises(CourseError, match=f"{next(iter(changes))}="):
         VAEConfig(**changes)
+
+
+def test_a_trained_vae_is_loaded_ready_to_draw(tmp_path):
+    vae = small_vae(pixel_std=0.5)
+    config = {"kind": "vae", "vae": vars(vae.config)}
+    loaded = VAE.from_pretrained(save_checkpoint(tmp_path / "vae", vae.state_dict(), config))
+    assert loaded.config == vae.config and not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    assert torch.equal(loaded.sample(3), vae.eval().sample(3))
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ({"kind": "judge"}, "holds a judge checkpoint"),
+        ({}, "holds a foreign checkpoint"),
+        ({"kind": "vae"}, "not an object"),
+        ({"kind": "vae", "vae": {"latent_size": 5}}, "another architecture"),
+    ],
+)
+def test_other_checkpoints_are_refused(tmp_path, config, complaint):
+    folder = save_checkpoint(tmp_path / "other", small_vae().state_dict(), config)
+    with pytest.raises(CourseError, match=complaint):
+        VAE.from_pretrained(folder)
+    with pytest.raises(CourseError, match="no checkpoint"):
+        VAE.from_pretrained("no-such-model")

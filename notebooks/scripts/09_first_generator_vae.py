@@ -81,7 +81,9 @@ assert mse_loss(drawn, images) < 0.05
 
 # %%
 side = torch.linspace(-2, 2, 9)
-plane = torch.cartesian_prod(side.flip(0), side).flip(1).to(device)  # (81, 2), as one reads: left to right, downwards
+plane = (
+    torch.cartesian_prod(side.flip(0), side).flip(1).to(device)
+)  # (81, 2), as one reads: left to right, downwards
 marks = {"circle": "o", "square": "s", "triangle": "^", "ring": "P"}
 with figure(
     "An autoencoder's latent space",
@@ -144,7 +146,9 @@ noise = -0.5
 point = mean + (log_variance / 2).exp() * noise
 cost = ((point - 3) ** 2).sum()
 slopes = torch.autograd.grad(cost, [mean, log_variance])
-print(f"point {point.item():.2f}, cost {cost.item():.2f}, slopes {slopes[0].item():.2f} and {slopes[1].item():.2f}")
+print(
+    f"point {point.item():.2f}, cost {cost.item():.2f}, slopes {slopes[0].item():.2f} and {slopes[1].item():.2f}"
+)
 
 
 # %% tags=["lib:vae.reparametrise", "nbval-check-output"]
@@ -405,7 +409,9 @@ with figure(
 # %%
 fine = torch.linspace(-3, 3, 121)
 points = torch.cartesian_prod(fine, fine).to(device)  # (14641, 2), each for a small square
-prior = Normal(0.0, 1.0).log_prob(points).sum(1) + 2 * math.log(6 / 120)  # log of the square's share of N(0, 1)
+prior = Normal(0.0, 1.0).log_prob(points).sum(1) + 2 * math.log(
+    6 / 120
+)  # log of the square's share of N(0, 1)
 rows = []
 with torch.no_grad():
     drawn = torch.cat([vae.decode(some) for some in points.split(2000)])
@@ -486,49 +492,68 @@ for beta in models:
 #
 # ## 7 All shapes
 #
-# Now the whole data set, at 32 x 32: eight shapes, eight colours, five positions, two sizes, three backgrounds. That takes
-# some minutes, so it was done before, by `course train --preset vae-shapes-32`. `VAE.from_pretrained` loads the result.
-# We look at scenes that were held out.
+# Now the whole data set, at 32 x 32: eight shapes, eight colours, five positions, two sizes, three backgrounds, and ten
+# latent numbers. That takes some minutes, so it was done before, by `course train --preset vae-shapes-32`.
+# `VAE.from_pretrained` loads the result. We look at scenes that were held out.
 
 # %%
 from course_lib.image_metrics import ssim
 
 vae = VAE.from_pretrained("vae-shapes-32", device)
-unseen = CaptionedShapes("heldout", image_size=32, length=500)
-real = unseen.images(range(500), device)
+real = CaptionedShapes("heldout", image_size=32, length=500).images(range(500), device)
 again = vae.reconstruct(real)
 pictures(
     torch.cat([real[:8], again[:8]]),
-    title="Held-out pictures, and reconstructed",
+    title="Held-out pictures, and below them their reconstructions",
     columns=8,
-    alt="TODO TODO TODO TODO TODO",
+    alt="Two rows of eight. Above sharp shapes, below the same scenes: background, position, colour and size are right, the "
+    "edges soft; square, star, heart and cross have become discs, rings kept their hole.",
 )
 print(f"{vae.config.latent_size} numbers for {real[0].numel()}: squared error {mse_loss(again, real):.4f}")
+assert mse_loss(again, real) < 0.03
 
 # %%
-pictures(vae.sample(24, seed=1), title="Drawn from nothing but chance", columns=8, alt="TODO TODO TODO TODO TODO")
+pictures(
+    vae.sample(24, seed=2),
+    title="Drawn from nothing but chance",
+    columns=8,
+    alt="24 pictures that nobody drew before. About a third show one soft blot on an even ground; the others have two "
+    "faint blots in different places, nearly nothing, or a mottled ground of mixed colours.",
+)
 
 # %% [markdown]
-# TODO
+# Soft, but pictures, and of no scene in the data. (Ten numbers from $N(0, 1)$, one `decode`: that is all `sample` does.)
+#
+# Some are ghosts: two half objects in two places, or a ground between navy and cream. Those vectors lie in the empty land
+# of section 5. Five positions are five separate groups of pictures, and with ten numbers there is much space between.
 #
 # ### On the way from one picture to another
 #
 # `vae.interpolate` encodes two pictures, walks in a straight line from one vector to the other, and draws at each step.
 #
-# **Predict.** What would you see halfway if one mixed the *pixels* of the two instead?
+# **Predict.** From a yellow ring to a cyan crescent, both large and at the bottom right: what is halfway, in the latent
+# space? And if one mixes the pixels? And halfway from the top left to the bottom left?
 
 # %%
-first, last = real[6], real[0]
+first, last = real[11], real[16]
 share = torch.linspace(0, 1, 8, device=device).view(8, 1, 1, 1)
+ways = [vae.interpolate(first, last), first + share * (last - first), vae.interpolate(real[3], real[2])]
 pictures(
-    torch.cat([vae.interpolate(first, last, steps=8), first + share * (last - first)]),
-    title="Through the latent space, and through the pixels",
+    torch.cat(ways),
+    title="Through the latent space; through the pixels; from one position to another",
     columns=8,
-    alt="TODO TODO TODO TODO TODO",
+    alt="Three rows of eight. First: a ring turns from yellow over red, purple and blue to cyan, while a gap opens at its "
+    "right until it is a crescent. Second: the ring pales while the crescent appears over it, both visible halfway. "
+    "Third: a green disc at the top left pales, a yellow one at the bottom left appears; halfway both are faint.",
 )
 
 # %% [markdown]
-# TODO
+# In the latent space it is always *one* object. It goes round the circle of colours, from yellow (drawn a little orange)
+# by red, purple and blue to cyan, and a gap opens in the ring. Nobody taught the network that order; it laid similar
+# pictures side by side. The pixels give two objects on top of each other.
+#
+# But the third way fades, as pixels do: in the data no object stands between two positions, so the VAE has learned no
+# such picture.
 #
 # ## 8 Why the edges are soft
 #
@@ -550,17 +575,38 @@ for said in range(2, 6):
     mean = fits.mean(0)
     blurred.append(mean)
     pairs = torch.cdist(fits.flatten(1), fits.flatten(1)).square().mean() / mean.numel()  # each with each
-    row = {"caption": describe(half), "pictures": len(fits), "error of the mean": fits.var(0, correction=0).mean()}
+    row = {
+        "caption": describe(half),
+        "pictures": len(fits),
+        "error of the mean": fits.var(0, correction=0).mean(),
+    }
     rows.append(row | {"error of one of them": pairs})
-pictures(torch.stack(blurred), [row["caption"] for row in rows], "The mean of all pictures that fit", alt="TODO TODO TODO TODO TODO")
+pictures(
+    torch.stack(blurred),
+    [row["caption"] for row in rows],
+    "The mean of all pictures that fit",
+    alt="Four pictures. A red star: five faint reddish stars on grey, in all five positions. With the position: one red star "
+    "with soft edges, on grey. With the size: a little sharper, on grey. With the background, cream: nearly sharp.",
+)
 table(rows)
 
 # %% [markdown]
-# TODO
+# Five ghosts on grey; and the grey is no background of the data either, it is the mean of navy, grey and cream. With each
+# word that is said, the mean gets sharper. That the position is known saves only 2 % of the error, the background 95 %:
+# what covers many pixels counts.
+#
+# Look at the last column: a sharp picture that fits costs exactly *twice* as much as the blurred mean. With a squared
+# error the mean is always the variance better. A network that is trained by it would lose by drawing a sharp star.
+#
+# A popular article trains its generator, among other things, by the squared error to "the" real picture of a caption.
+# There is no such picture, and this is what the error would teach (lesson 17).
 #
 # ## 9 Beside a GAN
 #
-# To measure blur we need a number for sharpness. A first idea: how much neighbouring pixels differ, on average.
+# The GAN of the next lesson is not judged by the squared error. Here is one that was trained with the same data and as
+# many pictures (`course train --preset gan-shapes-32`). How it works must wait; how sharp is it?
+#
+# That needs a measure. A first idea: add up how much neighbouring pixels differ.
 #
 # **Predict.** A row of pixels with a sharp edge: 0, 0, 0, 1, 1, 1. And a blurred one: 0, 0, 1/3, 2/3, 1, 1. What is the sum
 # of the differences of neighbours, in each? The largest?
@@ -572,7 +618,7 @@ for name, row in (("sharp", sharp), ("soft", soft)):
     print(f"{name}: sum {steps.sum().item():.2f}, largest {steps.max().item():.2f}")
 
 
-def steepest_edge(images):  # largest difference of neighbours in each picture: (B, 3, H, W) -> (B,)
+def steepest_edge(images):  # the largest difference of neighbours in each picture: (B, 3, H, W) -> (B,)
     across, down = (images.diff(dim=dim).abs().flatten(1).amax(1) for dim in (3, 2))
     return torch.maximum(across, down)
 
@@ -590,11 +636,23 @@ for name, drawn in sets.items():
     row |= {"SSIM": f"{ssim(drawn, real):.2f}" if paired else "-"}
     rows.append(row | {"squared error": f"{mse_loss(drawn, real):.4f}" if paired else "-"})
 table(rows)
-shown = torch.cat([drawn[8:16] for name, drawn in sets.items() if name != "VAE, reconstructed"])
-pictures(shown, title="Real, drawn by the VAE, drawn by the GAN", columns=8, alt="TODO TODO TODO TODO TODO")
+shown = torch.cat([drawn[:8] for name, drawn in sets.items() if name != "VAE, reconstructed"])
+pictures(
+    shown,
+    title="Real, drawn by the VAE, drawn by the GAN",
+    columns=8,
+    alt="Three rows of eight. Real: sharp shapes. VAE: soft blots, some on mottled ground. GAN: small blots with clear "
+    "edges on even ground, most of them of mottled colours; one picture is empty, one has two objects.",
+)
 
 # %% [markdown]
-# CLOSE_GAN
+# Black to white would be 2. The GAN's edges have four fifths of the real ones' steepness, the VAE's not half of it. (A sum
+# of differences could not see that, as you found above.) SSIM, the similarity of two pictures window by window, is 1 for
+# equal ones; lesson 15 builds it. It and the squared error need an original to compare with, which only reconstructions
+# have.
+#
+# Neither draws well yet. The GAN's blots are crisp, but some are two, or of three colours at once. The VAE is soft, but it
+# can do what the GAN cannot: encode a given picture, and tell for each what it costs.
 #
 # ## What changed in the library
 #
@@ -617,7 +675,9 @@ pictures(shown, title="Real, drawn by the VAE, drawn by the GAN", columns=8, alt
 # <details><summary>Answer</summary>
 #
 # A number costs $e / (2\,\mathrm{std}^2) + \log \mathrm{std}$ and a constant. The slope by std, $-e / \mathrm{std}^3 + 1 /
-# \mathrm{std}$, is 0 at $\mathrm{std}^2 = e$: the error itself says how wide the bell should be. LAST_STD
+# \mathrm{std}$, is 0 at $\mathrm{std}^2 = e$: the error itself says how wide the bell should be. For the
+# VAE of section 7 the error is 0.015, so 0.12 would be best; ours has 1, on purpose: a KL that weighs more leaves fewer
+# holes.
 #
 # </details>
 #

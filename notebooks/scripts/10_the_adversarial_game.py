@@ -307,7 +307,7 @@ lines(
     ylim=(0, 1.6),
 )
 overlap = {number: torch.minimum(density, data_density(bins)).sum() * 0.1 for number, density, _ in snapshots}
-print({f"round {number}": f"overlap {overlap[number]:.2f}" for number in (0, 50, 100, 200, 400)})
+print("overlap at round", ", ".join(f"{n}: {overlap[n]:.2f}" for n in (0, 50, 100, 200, 400)))
 assert 1.25 < smooth["loss_d"][-1] < 1.5 and overlap[200] > overlap[0] + 0.1
 
 # %% [markdown]
@@ -326,8 +326,8 @@ logits = torch.linspace(-6, 6, 241, requires_grad=True)
 losses = {"non-saturating": generator_loss, "saturating": saturating_generator_loss}
 with figure(
     "The same goal, another slope",
-    alt="Two panels over D's logit of a forgery. Left, both losses fall: the non-saturating one steeply at the "
-    "left edge, where the saturating one is flat. Right, the sizes of their slopes, which cross at logit 0.",
+    alt="Two panels over D's logit of a forgery. Left, both losses fall: the non-saturating one steeply at "
+    "the left edge, where the saturating one is flat. Right, the sizes of their slopes, which cross at 0.",
     columns=2,
 ) as (left, right):
     for (name, loss), dash in zip(losses.items(), ("-", "--"), strict=True):
@@ -442,14 +442,14 @@ def draw_ring(axis, number):
     found, good = covered_modes(points, ring_centers())
     axis.scatter(*target.T, s=6, color="#bbbbbb", label="data")
     axis.scatter(*points.T, s=6, color="#0072B2", label="G's points")
-    axis.set(xlabel="first coordinate", ylabel="second coordinate", xlim=(-3, 3), ylim=(-3, 3))
+    axis.set(xlabel="first coordinate", ylabel="second coordinate", xlim=(-3, 3), ylim=(-3, 4))
     axis.set_title(f"round {number + 1}: {found} heaps, {good:.0%} of the points", loc="left", fontsize=10)
-    axis.legend(loc="upper right")
+    axis.legend(loc="upper center", ncols=2)
 
 
 alt = """Animation of 800 rounds. G's points begin as a small heap in the middle, open into a cloud and gather
 in the eight heaps of the ring, with thin bridges between them."""
-animate([*range(0, 100, 8), *range(100, 800, 40), 799], draw_ring, "A GAN on a ring", alt, size=(4.5, 4.6))
+animate([*range(0, 100, 8), *range(100, 800, 40), 799], draw_ring, "A GAN on a ring", alt, size=(4.5, 5.1))
 found, good = covered_modes(torch.cat([entry["points"] for entry in healthy_log[-4:]]), ring_centers())
 print(f"{found} of 8 heaps found; {good:.0%} of the points lie in one")
 assert found >= 5 and good > 0.3
@@ -461,7 +461,7 @@ assert found >= 5 and good > 0.3
 # ## 5 The failure museum
 #
 # Four patients. Each plays the same game with one thing gone wrong (and learning rates that show it soon). You get their
-# curves first; the next-but-one cell tells who has what. It is one each of these:
+# curves first; a table further down tells who has what. It is one each of these:
 #
 # - **Mode collapse**: G answers ten times a round, D once.
 # - **Dominant D**: D answers ten times a round and learns faster, and G has the saturating loss.
@@ -545,7 +545,7 @@ assert all(row["heaps"] <= 3 for row in rows[1:]) and rows[1]["spread"] < 0.5 an
 # %% [markdown]
 # (Losses: means of the last ten rounds. Spread: the standard deviation of the points; the data have 2.)
 #
-# Most of these cures need one word. Mode collapse and the common loss are cured by the plain game of section 4. For the
+# Mode collapse and the common loss are cured by the plain game of section 4. For the
 # other two, the same settings again: C with `initialise=True`, A with the non-saturating loss and the *same* strong D.
 
 # %%
@@ -590,10 +590,10 @@ assert (
 )
 
 # %% [markdown]
-# Both sums are driven to their least value, 1.386 and 0, and nothing is drawn. With the saturating sum D calls
-# *everything* real: it is paid for its own defeat. With the other it says 1 to real points and 1/2 to forged ones, and
-# G has no reason to go anywhere. The healthy game has the *largest* sum of the three (at $D = 1/2$ it is $3 \log 2 =
-# 2.08$), and the only D near 1/2 for both. A game is not a minimum of a sum.
+# Both sums are driven to their least value, 1.386 and 0, and nothing is drawn. With the non-saturating sum D says 1 to
+# real points and 1/2 to forged ones, and G has no reason to go anywhere. In the saturating sum nothing is left but D's
+# wish to call real points real, so it calls *everything* real. The healthy game has the *largest* sum of the three (with
+# $D = 1/2$ it is $3 \log 2 = 2.08$), and the only D near 1/2 for both. A game is not a minimum of a sum.
 #
 # ## 6 DCGAN: the game on pictures
 #

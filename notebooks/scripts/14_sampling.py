@@ -509,7 +509,7 @@ for truncation, steps, guidance in one_pass + refined:
 alt = (
     "Ten settings, three panels of bars. Accuracy is 0.98 or more in all. Diversity: 0.88 for plain "
     "sampling, 0.58, 0.31 and 0 with more truncation, 0.64 to 0.86 with refinement, 0.99 with guidance 20. "
-    "Time: below a millisecond in one pass, about 17 for 10 steps and twice that for 20."
+    "Time: about a millisecond in one pass, about 17 for 10 steps and twice that for 20."
 )
 with figure("Every knob of `sample`", alt, columns=3, size=(9, 4.2)) as panels:
     labels = ["all five right (share)", "diversity", "processor time (ms a picture)"]
@@ -526,7 +526,7 @@ with figure("Every knob of `sample`", alt, columns=3, size=(9, 4.2)) as panels:
 # and 99.7 %: no gain that one could be sure of. (To measure it again: `course evaluate --model shapes-32 --sweep --n 1000`.)
 #
 # What one can see: truncation is free and costs diversity. A step of refinement costs more than two plain pictures, so 20
-# take some fifty times as long. And strong guidance made the pictures *more* diverse, 0.99 against 0.79 at 10 steps: the
+# take thirty to fifty times as long. And strong guidance made the pictures *more* diverse, 0.99 against 0.79 at 10 steps: the
 # opposite of what it does in diffusion models. The article's two parameters buy little here; there they decide
 # everything (lesson 16).
 #

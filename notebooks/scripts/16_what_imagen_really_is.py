@@ -310,7 +310,7 @@ lines(
     {name: (answer - pixel).abs()[:, 0] for name, answer in off.items()},
     "An error of 0.01 in the answer: what it does to the picture",
     ("time", "error in the picture"),
-    alt="Logarithmic. Asked for noise: 0.0001, rising to 0.1 at time 900 and 200 at 1000. Asked for v: at most 0.01.",
+    alt="Logarithmic. Asked for noise: 0.0001, 0.1 at time 900, 200 at 1000. Asked for v: under 0.01.",
     yscale="log",
 )
 
@@ -423,7 +423,7 @@ assert found == 8
 
 
 # %% tags=["lib:diffusion.diffusion_loss", "nbval-check-output"]
-# the mean squared error of what the network says was added: images (B, 3, S, S), tokens (B, T, E), mask (B, T) -> ()
+# images (B, 3, S, S), tokens (B, T, E), mask (B, T) -> (), the mean squared error of the answer
 def diffusion_loss(
     unet: UNet, images: Tensor, tokens: Tensor, mask: Tensor,
     random: torch.Generator, text_dropout: float = 0.1
@@ -465,7 +465,7 @@ seeds = [step_random(0, i) for i in range(24)]
 drawn = draw_pictures(trainer.average.model.eval(), tokens, tokens.any(-1), seeds, 20, guidance_scale=2.0)
 with figure(
     "After 300 steps of training: 20 steps of drawing",
-    alt="Three rows of eight small grainy pictures: red blobs, most of them near the middle; small yellow spots; "
+    alt="Three rows of eight small grainy pictures: red blobs, most near the middle; small yellow spots; "
     "larger blue blobs in several places.",
     size=(9, 3.2),
 ) as axis:
@@ -559,7 +559,7 @@ print("distance to the mean: step 1 {:.2f}, step 20 {:.2f}, a real picture {:.2f
 
 # %% tags=["lib:denoising.guide", "lib:diffusion.predict", "nbval-check-output"]
 def guide(with_text: Tensor, without_text: Tensor, guidance_scale: float) -> Tensor:
-    """Classifier-free guidance: 0 ignores the caption, 1 is the plain prediction, more overstates the caption."""
+    """Classifier-free guidance: 0 ignores the caption, 1 is the plain prediction, more overstates it."""
     return without_text + guidance_scale * (with_text - without_text)
 
 
@@ -604,8 +604,8 @@ with figure(title, alt, columns=4, size=(9, 2.9)) as panels:
 text, scales = "a large yellow star at the top left on navy", (0, 1, 2, 5, 10, 20)
 rows = torch.cat([model.sample(text, 8, 20, float(scale)) for scale in scales])
 alt = (
-    "Rows of eight pictures by guidance scale. 0: any shape, anywhere. 1: stars, some malformed. 2: clear stars. "
-    "5: thin stars on a background that has turned grey. 10 and 20: fragments on grey."
+    "Rows of eight pictures by guidance scale. 0: any shape, anywhere. 1: stars, some malformed. 2: clear "
+    "stars. 5: thin stars on a background that has turned grey. 10 and 20: fragments on grey."
 )
 with figure(text, alt, size=(7, 5.4)) as axis:
     axis.imshow(to_pil(make_grid(rows, 8)), interpolation="nearest", zorder=1)
@@ -614,16 +614,17 @@ with figure(text, alt, size=(7, 5.4)) as axis:
 
 # %% tags=["nbval-check-output"]
 sweep = json.loads(Path("../data/logs/shapes-32-diffusion-sweep.json").read_text(encoding="utf-8"))
-curves = {}
+curves, scales = {}, sorted({row["guidance_scale"] for row in sweep})
 for steps in (10, 50):
     some = [row for row in sweep if row["steps_per_sample"] == steps]
     curves[f"fits, {steps} steps"] = [row["all"] for row in some]
     curves[f"diversity, {steps} steps"] = [row["diversity"] for row in some]
-scales, labels = (
-    [row["guidance_scale"] for row in some],
+title, labels = (
+    "What guidance buys, and what it costs",
     ("guidance scale", "share, or ratio to real pictures"),
 )
-lines(scales, curves, "What guidance buys, and what it costs", labels, alt="SWEEPALT", ylim=(0.5, 1.02))
+alt = "SWEEPALT placeholder placeholder"
+lines(scales, curves, title, labels, alt=alt, ylim=(0.5, 1.02))
 table([{"guidance": s, **{k: round(v[i], 3) for k, v in curves.items()}} for i, s in enumerate(scales)])
 
 # %% [markdown]
@@ -646,7 +647,7 @@ def static_threshold(clean: Tensor) -> Tensor:
 
 
 def dynamic_threshold(clean: Tensor, percentile: float = 0.995) -> Tensor:
-    """Scales a picture that leaves [-1, 1] back into it, instead of cutting all of it off: (B, ...) -> (B, ...)."""
+    """Scales a picture that leaves [-1, 1] back into it, instead of cutting it off: (B, ...) -> (B, ...)."""
     sizes = clean.flatten(1).abs()  # (B, N)
     rank = max(1, math.ceil(percentile * sizes.shape[1]))
     limit = sizes.kthvalue(rank, dim=1).values.clamp(min=1)  # (B,)
@@ -733,8 +734,8 @@ table(rows)
 
 # %%
 alt = (
-    "Six rows of eight pictures. The GAN's are crisp at once. Diffusion after 1 step is blurred and all alike, "
-    "after 5 soft, after 20 and 50 sharp, with wobbly outlines and slight grain."
+    "Six rows of eight pictures. The GAN's are crisp at once. Diffusion after 1 step is blurred and all "
+    "alike, after 5 soft, after 20 and 50 sharp, with wobbly outlines and slight grain."
 )
 with figure("Four pictures each for two held-out captions", alt, size=(8, 5.4)) as axis:
     grid = make_grid(torch.cat([images[12:20] for images in drawn.values()]), 8)
