@@ -16,6 +16,30 @@
 #
 # ```mermaid
 # block-beta
+#   columns 15
+#   c00["00 Start here"]:15
+#   c15["15 Judging pictures"]:5
+#   c16["16 What Imagen really is"]:5
+#   c17["17 Errata"]:5
+#   c12["12 Training"]:5
+#   c13["13 Training at scale"]:5
+#   c14["14 Sampling"]:5
+#   c09["09 A first generator"]:5
+#   c10["10 The adversarial game"]:5
+#   c11["11 Listening to text"]:5
+#   c06["06 Image encoder"]:5
+#   c07["07 Text encoder"]:5
+#   c08["08 Text meets image"]:5
+#   c01["01 Pictures as tensors"]:3
+#   c02["02 Words and pictures"]:3
+#   c03["03 Losses"]:3
+#   c04["04 Optimisers"]:3
+#   c05["05 Convolutions"]:3
+#   classDef default fill:#f4f4f4,stroke:#999,color:#222
+#   classDef built fill:#cfe6f5,stroke:#0072B2,color:#222
+#   class c00,c01,c02,c03,c04,c05,c06,c07,c08 built
+#   classDef lit fill:#F0E442,stroke:#222,stroke-width:3px,color:#000
+#   class c09 lit
 # ```
 
 # %% tags=["nbval-check-output"]
@@ -49,6 +73,10 @@ scenes = [data.attributes(i) for i in range(len(data))]
 kept = [i for i, scene in enumerate(scenes) if scene["position"] == "center" and scene["size"] == "large"]
 images, scenes = data.images(kept, device), [scenes[i] for i in kept]
 kinds = [f"{scene['color']} {scene['shape']}" for scene in scenes]
+marks = {"circle": "o", "square": "s", "triangle": "^", "ring": "P"}  # how figures show them
+marked = {
+    mark: [i for i, scene in enumerate(scenes) if scene["shape"] == shape] for shape, mark in marks.items()
+}
 print(f"{len(images)} pictures of {len(set(kinds))} kinds, such as {', '.join(kinds[:3])}")
 
 
@@ -80,28 +108,21 @@ assert mse_loss(drawn, images) < 0.05
 # draw from them?
 
 # %%
-side = torch.linspace(-2, 2, 9)
-plane = (
-    torch.cartesian_prod(side.flip(0), side).flip(1).to(device)
-)  # (81, 2), as one reads: left to right, downwards
-marks = {"circle": "o", "square": "s", "triangle": "^", "ring": "P"}
-with figure(
-    "An autoencoder's latent space",
-    alt="Left: the training pictures as marks in their colours, in heaps far apart, the first number from -5 to 9, the "
-    "second from -22 to 3. A frame from -2 to 2 holds only the green ones. Right: what the decoder draws in the frame, "
-    "81 pictures: nearly all dark and empty, some faint blots at the right edge.",
-    columns=2,
-    size=(9, 4.6),
-) as (left, right):
-    for shape, mark in marks.items():
-        x, y = codes[[scene["shape"] == shape for scene in scenes]].T.cpu()
-        colors = [scene["color"] for scene in scenes if scene["shape"] == shape]
-        left.scatter(x, y, 18, colors, marker=mark, edgecolors="#555", linewidth=0.4)
-    left.plot([-2, 2, 2, -2, -2], [-2, -2, 2, 2, -2], "k-")
-    left.set(xlabel="first number", ylabel="second number", title="where the pictures are (frame: -2 to 2)")
+side = torch.linspace(-2, 2, 9)  # the plane in 9 x 9 points, from left to right and downwards:
+plane = torch.cartesian_prod(side.flip(0), side).flip(1).to(device)  # (81, 2)
+frame = [-2, 2, 2, -2, -2], [-2, -2, 2, 2, -2]
+alt = """Left: the training pictures as marks in their colours, in heaps far apart, the first number from -5
+to 9, the second from -22 to 3. A frame from -2 to 2 holds only the green ones. Right: 81 pictures drawn from
+the frame: nearly all dark and empty, some faint blots at the right edge."""
+with figure("An autoencoder's latent space", alt, columns=2, size=(9, 4.6)) as (left, right):
+    for mark, rows in marked.items():
+        colors = [scenes[i]["color"] for i in rows]
+        left.scatter(*codes[rows].T.cpu(), 18, colors, marker=mark, edgecolors="#555", linewidth=0.4)
+    left.plot(*frame, "k-")
+    left.set(xlabel="first number", ylabel="second number", title="where the pictures are")
     right.imshow(to_pil(make_grid(autoencoder.decoder(plane), 9)))
+    right.set_title("drawn from the frame, -2 to 2")
     right.set_axis_off()
-    right.set_title("drawn from the frame")
 
 # %% [markdown]
 # Nearly nothing. (Marks: circles, squares, triangles; a plus for rings.) The heaps lie far apart, and the frame is
@@ -146,9 +167,8 @@ noise = -0.5
 point = mean + (log_variance / 2).exp() * noise
 cost = ((point - 3) ** 2).sum()
 slopes = torch.autograd.grad(cost, [mean, log_variance])
-print(
-    f"point {point.item():.2f}, cost {cost.item():.2f}, slopes {slopes[0].item():.2f} and {slopes[1].item():.2f}"
-)
+numbers = [round(number.item(), 2) for number in (point, cost, *slopes)]
+print("point {}, cost {}, slopes {} and {}".format(*numbers))
 
 
 # %% tags=["lib:vae.reparametrise", "nbval-check-output"]
@@ -243,12 +263,9 @@ compare(
 
 # %% tags=["nbval-check-output"]
 away, spread = torch.linspace(-3, 3, 121)[:, None], torch.linspace(0.02, 3, 150)[:, None]
-with figure(
-    "What one number of the latent vector costs",
-    alt="Two panels. Left: KL against the mean from -3 to 3, a parabola, 0 at 0 and 4.5 at the ends. Right: KL against the "
-    "standard deviation: 3.4 near 0, falling to 0 at 1, rising to 2.9 at 3.",
-    columns=2,
-) as (left, right):
+alt = """Two panels. Left: KL against the mean from -3 to 3, a parabola, 0 at 0 and 4.5 at the ends. Right: KL
+against the standard deviation: 3.4 near 0, falling to 0 at 1, rising to 2.9 at 3."""
+with figure("What one number of the latent vector costs", alt, columns=2) as (left, right):
     left.plot(away, kl_to_standard_normal(away, torch.zeros_like(away)))
     left.set(xlabel="mean (standard deviation 1)", ylabel="KL in nats", ylim=(0, 5))
     right.plot(spread, kl_to_standard_normal(torch.zeros_like(spread), 2 * spread.log()))
@@ -350,16 +367,12 @@ def cost(model, pictures, beta=1.0):
 
 train(vae, cost)
 reconstruction, kl = torch.tensor(history).T
-with figure(
-    "The two parts of the loss",
-    alt="Two panels over 500 steps, nats a picture. Left: reconstruction falls from 990 to 750 in 30 steps, then slowly "
-    "to 716. Right: KL leaps from 6 to 14, swings between 2 and 8, and is steady at 2.8 after 100 steps.",
-    columns=2,
-) as (left, right):
-    left.plot(reconstruction)
-    left.set(xlabel="step", ylabel="reconstruction, nats a picture")
-    right.plot(kl, color="#D55E00")
-    right.set(xlabel="step", ylabel="KL, nats a picture")
+alt = """Two panels over 500 steps, nats a picture. Left: reconstruction falls from 990 to 750 in 30 steps,
+then slowly to 716. Right: KL leaps from 6 to 14, swings between 2 and 8, and is at 2.8 after 100 steps."""
+with figure("The two parts of the loss", alt, columns=2) as panels:
+    for panel, part, name in zip(panels, (reconstruction, kl), ("reconstruction", "KL"), strict=True):
+        panel.plot(part)
+        panel.set(xlabel="step", ylabel=f"{name}, nats a picture")
 print(f"last 50 steps: reconstruction {reconstruction[-50:].mean():.1f}, KL {kl[-50:].mean():.2f}")
 assert reconstruction[-50:].mean() < reconstruction[:10].mean() - 100 and 1 < kl[-50:].mean() < 6
 
@@ -374,23 +387,18 @@ assert reconstruction[-50:].mean() < reconstruction[:10].mean() - 100 and 1 < kl
 with torch.no_grad():
     mean, log_variance = vae.encode(images)
     points, drawn = reparametrise(mean, log_variance, chance).cpu(), vae.decode(plane)
-with figure(
-    "A variational autoencoder's latent space",
-    alt="Left: points of the clouds, in their colours, now overlapping neighbours in the middle of the frame from -2 to "
-    "2; only the right and the upper right of it are empty. Right: 81 pictures drawn from the frame, which change little "
-    "by little: rings above, discs, triangles below, yellow at the left, grey, blue at the right; noise at the upper right.",
-    columns=2,
-    size=(9, 4.6),
-) as (left, right):
-    for shape, mark in marks.items():
-        x, y = points[[scene["shape"] == shape for scene in scenes]].T
-        colors = [scene["color"] for scene in scenes if scene["shape"] == shape]
-        left.scatter(x, y, 18, colors, marker=mark, edgecolors="#555", linewidth=0.4)
-    left.plot([-2, 2, 2, -2, -2], [-2, -2, 2, 2, -2], "k-")
-    left.set(xlabel="first number", ylabel="second number", title="points of the clouds (frame: -2 to 2)")
+alt = """Left: points of the clouds, in their colours, in the left and the middle of the frame from -2 to 2,
+where neighbours overlap; its right is empty. Right: 81 pictures drawn from the frame, changing little by
+little: rings above, discs, triangles below; yellow at the left, grey, blue; at the upper right noise."""
+with figure("A variational autoencoder's latent space", alt, columns=2, size=(9, 4.6)) as (left, right):
+    for mark, rows in marked.items():
+        colors = [scenes[i]["color"] for i in rows]
+        left.scatter(*points[rows].T, 18, colors, marker=mark, edgecolors="#555", linewidth=0.4)
+    left.plot(*frame, "k-")
+    left.set(xlabel="first number", ylabel="second number", title="points of the clouds")
     right.imshow(to_pil(make_grid(drawn, 9)))
+    right.set_title("drawn from the frame, -2 to 2")
     right.set_axis_off()
-    right.set_title("drawn from the frame")
 
 # %% [markdown]
 # Now it is a map. Yellow passes to orange, to grey, to blue, rings to discs to triangles, and what lies between is drawn
@@ -409,9 +417,7 @@ with figure(
 # %%
 fine = torch.linspace(-3, 3, 121)
 points = torch.cartesian_prod(fine, fine).to(device)  # (14641, 2), each for a small square
-prior = Normal(0.0, 1.0).log_prob(points).sum(1) + 2 * math.log(
-    6 / 120
-)  # log of the square's share of N(0, 1)
+prior = Normal(0.0, 1.0).log_prob(points).sum(1) + 2 * math.log(6 / 120)  # log of its share of N(0, 1)
 rows = []
 with torch.no_grad():
     drawn = torch.cat([vae.decode(some) for some in points.split(2000)])
@@ -456,7 +462,6 @@ with torch.no_grad():
         row |= {"std of a cloud": (log_variance / 2).exp().mean(), "pictures at a point": crowd.mean()}
         rows.append(row | {"squared error": mse_loss(model.reconstruct(images), images)})
 table(rows)
-assert rows[0]["KL"] > rows[1]["KL"] > rows[2]["KL"] and rows[2]["pictures at a point"] > 400
 
 # %% [markdown]
 # The dearer the KL, the wider the clouds: at 10 their standard deviation is 0.8, nearly that of all of them together. At
@@ -474,13 +479,11 @@ with torch.no_grad():
     drawn = {beta: model.decode(points[beta]) for beta, model in models.items()}
     means = {beta: shares(m, points[beta]) @ images.flatten(1) for beta, m in models.items()}  # (N, 768)
 means = {beta: mean.view_as(images) for beta, mean in means.items()}
-pictures(
-    torch.cat([drawn[10][:8], means[10][:8]]),
-    title="Beta 10: drawn by the decoder, and below it computed as a mean of training pictures",
-    columns=8,
-    alt="Two rows of eight blots without a clear shape, in brown, orange and greyish blue. In each column both rows have "
-    "the same blot in the same colour; the upper row is grainy.",
-)
+alt = """Two rows of eight blots without a clear shape, in brown, orange and greyish blue. In each column both
+rows have the same blot in the same colour; the upper row is grainy."""
+title = "Beta 10: drawn by the decoder, and below it computed as a mean of training pictures"
+pictures(torch.cat([drawn[10][:8], means[10][:8]]), title=title, columns=8, alt=alt)
+assert rows[0]["KL"] > rows[1]["KL"] > rows[2]["KL"] and rows[2]["pictures at a point"] > 400
 for beta in models:
     print(f"beta {beta}: squared difference {mse_loss(drawn[beta], means[beta]):.4f}")
 
@@ -502,24 +505,15 @@ from course_lib.image_metrics import ssim
 vae = VAE.from_pretrained("vae-shapes-32", device)
 real = CaptionedShapes("heldout", image_size=32, length=500).images(range(500), device)
 again = vae.reconstruct(real)
-pictures(
-    torch.cat([real[:8], again[:8]]),
-    title="Held-out pictures, and below them their reconstructions",
-    columns=8,
-    alt="Two rows of eight. Above sharp shapes, below the same scenes: background, position, colour and size are right, the "
-    "edges soft; square, star, heart and cross have become discs, rings kept their hole.",
-)
+alt = """Two rows of eight. Above sharp shapes, below the same scenes: background, position, colour and size
+are right, the edges soft; all shapes have become discs except the ring, which kept its hole."""
+title = "Held-out pictures, and below them their reconstructions"
+pictures(torch.cat([real[:8], again[:8]]), title=title, columns=8, alt=alt)
 print(f"{vae.config.latent_size} numbers for {real[0].numel()}: squared error {mse_loss(again, real):.4f}")
 assert mse_loss(again, real) < 0.03
-
-# %%
-pictures(
-    vae.sample(24, seed=2),
-    title="Drawn from nothing but chance",
-    columns=8,
-    alt="24 pictures that nobody drew before. About a third show one soft blot on an even ground; the others have two "
-    "faint blots in different places, nearly nothing, or a mottled ground of mixed colours.",
-)
+alt = """24 pictures that nobody drew before. About a third show one soft blot on an even ground; the others
+have two faint blots in different places, nearly nothing, or a mottled ground of mixed colours."""
+pictures(vae.sample(24, seed=2), title="Drawn from nothing but chance", columns=8, alt=alt)
 
 # %% [markdown]
 # Soft, but pictures, and of no scene in the data. (Ten numbers from $N(0, 1)$, one `decode`: that is all `sample` does.)
@@ -538,14 +532,11 @@ pictures(
 first, last = real[11], real[16]
 share = torch.linspace(0, 1, 8, device=device).view(8, 1, 1, 1)
 ways = [vae.interpolate(first, last), first + share * (last - first), vae.interpolate(real[3], real[2])]
-pictures(
-    torch.cat(ways),
-    title="Through the latent space; through the pixels; from one position to another",
-    columns=8,
-    alt="Three rows of eight. First: a ring turns from yellow over red, purple and blue to cyan, while a gap opens at its "
-    "right until it is a crescent. Second: the ring pales while the crescent appears over it, both visible halfway. "
-    "Third: a green disc at the top left pales, a yellow one at the bottom left appears; halfway both are faint.",
-)
+alt = """Three rows of eight. First: a ring turns from yellow over red, purple and blue to cyan; a gap opens
+at its right until it is a crescent. Second: the ring pales while the crescent appears over it. Third: a
+green disc at the top left pales, a yellow one at the bottom left appears; halfway both are faint."""
+title = "Through the latent space; through the pixels; from one position to another"
+pictures(torch.cat(ways), title=title, columns=8, alt=alt)
 
 # %% [markdown]
 # In the latent space it is always *one* object. It goes round the circle of colours, from yellow (drawn a little orange)
@@ -575,28 +566,25 @@ for said in range(2, 6):
     mean = fits.mean(0)
     blurred.append(mean)
     pairs = torch.cdist(fits.flatten(1), fits.flatten(1)).square().mean() / mean.numel()  # each with each
-    row = {
-        "caption": describe(half),
-        "pictures": len(fits),
-        "error of the mean": fits.var(0, correction=0).mean(),
-    }
-    rows.append(row | {"error of one of them": pairs})
-pictures(
-    torch.stack(blurred),
-    [row["caption"] for row in rows],
-    "The mean of all pictures that fit",
-    alt="Four pictures. A red star: five faint reddish stars on grey, in all five positions. With the position: one red star "
-    "with soft edges, on grey. With the size: a little sharper, on grey. With the background, cream: nearly sharp.",
-)
+    row = {"caption": describe(half), "pictures": len(fits)}
+    errors = {"error of the mean": mse_loss(fits, mean.expand_as(fits)), "error of one of them": pairs}
+    rows.append(row | errors)
 table(rows)
 
+# %%
+alt = """Four pictures. A red star: five faint reddish stars on grey, in all five positions. With the
+position: one red star with soft edges, on grey. With the size: a little sharper. With the background, cream:
+sharper still."""
+captions = [row["caption"] for row in rows]
+pictures(torch.stack(blurred), captions, "The mean of all pictures that fit", alt=alt)
+
 # %% [markdown]
-# Five ghosts on grey; and the grey is no background of the data either, it is the mean of navy, grey and cream. With each
-# word that is said, the mean gets sharper. That the position is known saves only 2 % of the error, the background 95 %:
-# what covers many pixels counts.
+# Five ghosts on grey; and the grey is a mean as well, of navy, gray and cream. With each word that is said, the mean gets
+# sharper. That the position is known saves only 2 % of the error, the background then 95 %: what covers many pixels
+# counts.
 #
-# Look at the last column: a sharp picture that fits costs exactly *twice* as much as the blurred mean. With a squared
-# error the mean is always the variance better. A network that is trained by it would lose by drawing a sharp star.
+# Look at the last column: a sharp picture that fits costs, on average, *twice* as much as the blurred mean, which costs
+# the variance. A network trained by the squared error loses by drawing a sharp star.
 #
 # A popular article trains its generator, among other things, by the squared error to "the" real picture of a caption.
 # There is no such picture, and this is what the error would teach (lesson 17).
@@ -636,14 +624,12 @@ for name, drawn in sets.items():
     row |= {"SSIM": f"{ssim(drawn, real):.2f}" if paired else "-"}
     rows.append(row | {"squared error": f"{mse_loss(drawn, real):.4f}" if paired else "-"})
 table(rows)
+
+# %%
 shown = torch.cat([drawn[:8] for name, drawn in sets.items() if name != "VAE, reconstructed"])
-pictures(
-    shown,
-    title="Real, drawn by the VAE, drawn by the GAN",
-    columns=8,
-    alt="Three rows of eight. Real: sharp shapes. VAE: soft blots, some on mottled ground. GAN: small blots with clear "
-    "edges on even ground, most of them of mottled colours; one picture is empty, one has two objects.",
-)
+alt = """Three rows of eight. Real: sharp shapes. VAE: soft blots, some on mottled ground. GAN: small blots
+with clear edges on even ground, most of mottled colours; one picture is empty, one has two objects."""
+pictures(shown, title="Real, drawn by the VAE, drawn by the GAN", columns=8, alt=alt)
 
 # %% [markdown]
 # Black to white would be 2. The GAN's edges have four fifths of the real ones' steepness, the VAE's not half of it. (A sum

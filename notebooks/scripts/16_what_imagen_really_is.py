@@ -59,9 +59,8 @@ device = setup()
 # %% tags=["lib:denoising.amounts", "lib:denoising.add_noise", "lib:denoising.cosine_schedule", "nbval-check-output"]
 def amounts(alpha_bar: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """What picture and noise are multiplied with, each (B, 1, 1, 1) for alpha_bar (B,)."""
-    alpha_bar = alpha_bar.view(
-        -1, *[1] * (pictures.dim() - 1)
-    )  # rounded last: 1 - alpha_bar needs its float64
+    # rounded last: 1 - alpha_bar needs its float64
+    alpha_bar = alpha_bar.view(-1, *[1] * (pictures.dim() - 1))
     return alpha_bar.sqrt().to(pictures), (1 - alpha_bar).sqrt().to(pictures)
 
 
@@ -206,13 +205,13 @@ alt = (
     "Four panels. After 1 step all points are in the middle of the ring. After 2 they form a blurred ring "
     "inside. After 5 most are in the eight heaps, after 50 all are."
 )
-title = "A perfect denoiser, no network: the same noise in 1, 2, 5 and 50 steps"
+title = "A perfect denoiser and no network: the same noise in more and more steps"
 with figure(title, alt, columns=4, size=(9, 2.9)) as panels:
     for panel, steps in zip(panels, (1, 2, 5, 50), strict=True):
         points = ddim_sample(exact, noise, sampling_times(steps), ALPHA_BAR).cpu()
         panel.plot(*centers.cpu().T, "o", markersize=13, color="lightgray")
         panel.plot(*points.T, ".", markersize=2.5)
-        panel.set(title=f"{steps}", xlabel="x", ylabel="y", xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
+        panel.set(title=f"steps: {steps}", xlabel="x", ylabel="y", xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
 
 # %% [markdown]
 # In the middle, all of them: one step *is* the mean. This is the blurred picture of lesson 09. The generator of a GAN
@@ -262,7 +261,7 @@ for steps, eta in product((2, 5, 10, 50, 1000), (0, 1)):
     print(f"{steps:4} steps, eta {eta}: {found} heaps, {good:4.0%} inside, standard deviation {off:.2f}")
 
 # %% [markdown]
-# 0.4844 and 0.9805, by Bayes' rule and by the function; and DDIM with `eta` = 1 is DDPM.
+# 0.4844 and 0.9805, by Bayes' rule and by the function. And DDIM with `eta` = 1 is DDPM; so these are its lines.
 #
 # The heaps become narrower: 0.08 at 10 steps. Each step goes to a *mean*, and means vary less than what they are means
 # of; only many small steps keep all of the spread. Few steps cost diversity; remember that for pictures. But no heap
@@ -388,8 +387,8 @@ assert found == 8
 # diffusion model's loss soon looks flat, while its pictures still improve.
 #
 # All eight heaps are found, in some seconds and without any balancing of two players. But of the formula's points 99 %
-# are inside a heap, of the network's fewer than three quarters: a loss 4 % too high, and small errors of 50 steps add
-# up.
+# are inside a heap, of the network's about two thirds: its loss is a few percent too high, and the small errors of 50
+# steps add up.
 #
 # ## 6 Pictures: the U-Net
 #
@@ -465,16 +464,16 @@ seeds = [step_random(0, i) for i in range(24)]
 drawn = draw_pictures(trainer.average.model.eval(), tokens, tokens.any(-1), seeds, 20, guidance_scale=2.0)
 with figure(
     "After 300 steps of training: 20 steps of drawing",
-    alt="Three rows of eight small grainy pictures: red blobs, most near the middle; small yellow spots; "
-    "larger blue blobs in several places.",
+    alt="Three rows of eight small grainy pictures: red blobs in the middle; small yellow spots at the "
+    "top left; larger blue blobs, most of them at the bottom or on the right.",
     size=(9, 3.2),
 ) as axis:
     axis.imshow(to_pil(make_grid(drawn, 8)), interpolation="nearest", zorder=1)
     axis.set(xticks=[], yticks=[10, 28, 46], yticklabels=names)
 
 # %% [markdown]
-# Colour is right everywhere, place in some pictures, size mostly; no shape yet. As with the GAN, the shape comes last:
-# the shipped model had 20,000 steps. The grain is noise that was not found.
+# Colour first, then size and place, which are right in most pictures; no shape yet. It comes last, as with the GAN: the
+# shipped model had 20,000 steps. The grain is noise that was not found.
 #
 # ## 7 The shipped model
 #
@@ -619,12 +618,9 @@ for steps in (10, 50):
     some = [row for row in sweep if row["steps_per_sample"] == steps]
     curves[f"fits, {steps} steps"] = [row["all"] for row in some]
     curves[f"diversity, {steps} steps"] = [row["diversity"] for row in some]
-title, labels = (
-    "What guidance buys, and what it costs",
-    ("guidance scale", "share, or ratio to real pictures"),
-)
+labels = ("guidance scale", "share, or ratio to real pictures")
 alt = "SWEEPALT placeholder placeholder"
-lines(scales, curves, title, labels, alt=alt, ylim=(0.5, 1.02))
+lines(scales, curves, "What guidance buys, and what it costs", labels, alt=alt, ylim=(0.5, 1.02))
 table([{"guidance": s, **{k: round(v[i], 3) for k, v in curves.items()}} for i, s in enumerate(scales)])
 
 # %% [markdown]
