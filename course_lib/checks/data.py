@@ -40,16 +40,16 @@ def check_count_pictures(function: Callable[[int, int, int, int], int], seed: in
             "you halved twice: a picture has two descriptions, not four": n * (n - 1) * places / 4,
             "the relations are missing": n * (n - 1) * backgrounds / 2,
             "the backgrounds are missing": n * (n - 1) * relations / 2,
-            "two objects may share their color, or their shape; only not both": differing * places / 2,
-            "two objects may share their color, or their shape, and every picture has two descriptions": (
+            "two objects may share their colour, or their shape; only not both": differing * places / 2,
+            "two objects may share their colour, or their shape, and every picture has two descriptions": (
                 differing * places
             ),
             "that counts scenes of one object": n * places,
         }
-        what = f"the number for {colors} colors, {shapes} shapes, {relations} relations and {backgrounds} backgrounds"
+        what = f"the number for {colors} colours, {shapes} shapes, {relations} relations and {backgrounds} backgrounds"
         found = answer.tensor(answer(colors, shapes, relations, backgrounds))
         right = n * (n - 1) * places // 2
-        answer.expect(found, right, what, mistakes, 1e-9, "Count by hand for two colors and one shape.")
+        answer.expect(found, right, what, mistakes, 1e-9, "Count by hand for two colours and one shape.")
     answer.verify("four numbers of pictures are right, that of a single possible object, 0, among them")
     answer.passed()
 

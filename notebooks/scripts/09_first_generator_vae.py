@@ -210,8 +210,8 @@ print("PyTorch's rsample() carries slopes:", cloud.rsample().requires_grad)
 # $N(0, 1)$ in each number: that is where we shall take random points from.
 #
 # The price is the **KL divergence** (Kullback and Leibler, 1951): over the points $z$ of the cloud $q$, the mean of
-# $\log q(z) - \log p(z)$, where $p$ is $N(0, 1)$. It tells how many nats of surprise someone has on average who expected
-# $p$ and meets $q$. For a normal $q$ the mean can be worked out:
+# $\log q(z) - \log p(z)$, where $p$ is $N(0, 1)$. It tells by how many nats someone who expected $p$ is more surprised,
+# on average, than someone who expected $q$. For a normal $q$ the mean can be worked out:
 #
 # $$\mathrm{KL} = \tfrac12 \left( \mathrm{mean}^2 + \mathrm{variance} - 1 - \log \mathrm{variance} \right)$$
 #
@@ -317,7 +317,7 @@ compare({"32 pictures": (ours, theirs), "slopes": slopes})
 
 # %% [markdown]
 # Apart from a constant it is the squared error, summed up and divided by $2\,\mathrm{std}^2$. Who minimises a squared error
-# assumes a bell around each pixel, knowingly or not. Remember that for section 7.
+# assumes a bell around each pixel, knowingly or not. Remember that for section 8.
 #
 # ## 5 The loss, and what it promises
 #
@@ -465,11 +465,11 @@ table(rows)
 
 # %% [markdown]
 # The dearer the KL, the wider the clouds: at 10 their standard deviation is 0.8, nearly that of all of them together. At
-# 50 the KL is 0: every cloud *is* $N(0, 1)$, the encoder says nothing, and the error is that of the mean picture. That is
+# 50 the KL is 0: every cloud *is* $N(0, 1)$, the encoder says nothing, and the error is about that of the mean picture. That is
 # **posterior collapse**, the VAE's most frequent failure.
 #
 # The column "pictures at a point" asks: if the decoder is given this point, whose cloud may it be from? Two pictures with
-# equal shares count as 2. (It is one over the sum of the squared shares.) At $\beta = 1$ it may be 60 pictures, at 10
+# equal shares count as 2. (It is one over the sum of the squared shares.) At $\beta = 1$ it may be about 60 pictures, at 10
 # more than 300. But the decoder may draw only *one* picture there, and it is judged by the squared error.
 #
 # **Predict.** Which picture costs least at a point that belongs to 300 of them?
@@ -516,7 +516,7 @@ have two faint blots in different places, nearly nothing, or a mottled ground of
 pictures(vae.sample(24, seed=2), title="Drawn from nothing but chance", columns=8, alt=alt)
 
 # %% [markdown]
-# Soft, but pictures, and of no scene in the data. (Ten numbers from $N(0, 1)$, one `decode`: that is all `sample` does.)
+# Soft, but pictures: ten numbers from $N(0, 1)$ and one `decode` each, that is all `sample` does.
 #
 # Some are ghosts: two half objects in two places, or a ground between navy and cream. Those vectors lie in the empty land
 # of section 5. Five positions are five separate groups of pictures, and with ten numbers there is much space between.

@@ -41,8 +41,8 @@ device = setup()
 #
 # **Write** `to_bytes`, for one picture. Pillow wants rows, columns, channels.
 #
-# **Expected.** The number -1 becomes 0, 1 becomes 255, 0.2 becomes 153, 1.3 becomes 255. A picture of the shape (3, 2, 4)
-# becomes one of the shape (2, 4, 3).
+# **Expected.** The number -1 becomes 0, 1 becomes 255, 0.2 becomes 153, 1.3 becomes 255. A picture of the shape (3, 2,
+# 4) becomes one of the shape (2, 4, 3).
 #
 # <details><summary>Hint 1: the order of the steps</summary>
 #
@@ -85,22 +85,24 @@ check_to_bytes(to_bytes, seed=100)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **Going further.** Most of a picture's contrast to the eye lies in its dark half: draw a ramp of 16 greys with equal steps
-# of the byte, and one with equal steps of $b^{2.2}$, which is about the light that a screen sends. Which one *looks* even?
+# **Going further.** Most of a picture's contrast to the eye lies in its dark half: draw a ramp of 16 greys with equal
+# steps of the byte, and one with equal steps of $b^{2.2}$, which is about the light that a screen sends. Which one
+# *looks* even?
 #
 # ## 2 What another network wants
 #
 # ★★☆☆☆ · 15 minutes · 3 points
 #
-# **Why.** A network that somebody else trained wants its pictures as they were in its training. Very many want numbers from
-# 0 to 1, minus a mean and divided by a standard deviation (a measure of how far the values spread), both given for each
-# channel. Ours go from -1 to 1. Whoever forgets one of these steps gets features without an error, only worse ones.
+# **Why.** A network that somebody else trained wants its pictures as they were in its training. Very many want numbers
+# from 0 to 1, minus a mean and divided by a standard deviation (a measure of how far the values spread), both given for
+# each channel. Ours go from -1 to 1. Whoever forgets one of these steps gets features without an error, only worse
+# ones.
 #
-# **Write** `normalise`. First bring the pictures to the range from 0 to 1, then subtract and divide. No loop: this is one of
-# the puzzles of section 5.
+# **Write** `normalise`. First bring the pictures to the range from 0 to 1, then subtract and divide. No loop: this is
+# one of the puzzles of section 5.
 #
-# **Expected.** For the usual means 0.485, 0.456, 0.406 and deviations 0.229, 0.224, 0.225 a white pixel becomes 2.249, 2.429
-# and 2.640, a black one -2.118, -2.036 and -1.804.
+# **Expected.** For the usual means 0.485, 0.456, 0.406 and deviations 0.229, 0.224, 0.225 a white pixel becomes 2.249,
+# 2.429 and 2.640, a black one -2.118, -2.036 and -1.804.
 #
 # <details><summary>Hint 1: the range</summary>
 #
@@ -110,7 +112,8 @@ check_to_bytes(to_bytes, seed=100)
 #
 # <details><summary>Hint 2: the axes</summary>
 #
-# Write the shapes under each other, aligned at the right: (B, 3, H, W) and (3,). Where does the 3 stand, and where should it?
+# Write the shapes under each other, aligned at the right: (B, 3, H, W) and (3,). Where does the 3 stand, and where
+# should it?
 #
 # </details>
 #
@@ -144,41 +147,43 @@ check_normalise(normalise, seed=100)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **Going further.** A harder puzzle: which picture of one batch is nearest to each of another? From (N, D) and (M, D) make all
-# N x M distances in one line, with (N, 1, D) and (1, M, D). How much memory does the step between take for N = M = 1000 and
-# D = 3072? Compare with `torch.cdist`.
+# **Going further.** A harder puzzle: which picture of one batch is nearest to each of another? From (N, D) and (M, D)
+# make all N x M distances in one line, with (N, 1, D) and (1, M, D). How much memory does the step between take for N =
+# M = 1000 and D = 3072? Compare with `torch.cdist`.
 #
 # ## 3 A sheet of pictures without a loop
 #
 # ★★★☆☆ · 25 minutes · 4 points
 #
-# **Why.** The lesson laid pictures out one by one. Without gaps, the same is done by naming and joining axes, and nothing
-# teaches `reshape` and `permute` better. Whoever can do it will cut pictures into patches (16) and attention into heads (07).
+# **Why.** The lesson laid pictures out one by one. Without gaps, the same is done by naming and joining axes, and
+# nothing teaches `reshape` and `permute` better. Whoever can do it can also cut a picture into patches, and attention
+# into heads (lesson 07).
 #
-# **Write** `contact_sheet`: the pictures side by side, `columns` in a row, row after row. There shall be no empty place.
-# (A loop is accepted too, but try it without.)
+# **Write** `contact_sheet`: the pictures side by side, `columns` in a row, row after row. There shall be no empty
+# place. (A loop is accepted too, but try it without.)
 #
-# **Expected.** Six pictures of 4 x 5, three in a row, make a sheet (3, 8, 15), whose pixel [0, 4, 14] is pixel [0, 0, 4] of
-# the last picture. Five pictures, two in a row: a `ValueError`.
+# **Expected.** Six pictures of 4 x 5, three in a row, make a sheet (3, 8, 15), whose pixel [0, 4, 14] is pixel [0, 0,
+# 4] of the last picture. Five pictures, two in a row: a `ValueError`.
 #
 # <details><summary>Hint 1: split, order, join</summary>
 #
-# The sheet's axis of 8 pixels consists of two: which row of pictures (2), and which row of pixels in it (4). Its axis of 15
-# consists of which picture in the row (3) and which column of pixels (5). First split B into rows and columns of pictures.
+# The sheet's axis of 8 pixels consists of two: which row of pictures (2), and which row of pixels in it (4). Its axis
+# of 15 consists of which picture in the row (3) and which column of pixels (5). First split B into rows and columns of
+# pictures.
 #
 # </details>
 #
 # <details><summary>Hint 2: the five axes</summary>
 #
-# `images.reshape(rows, columns, 3, H, W)`. In which order must these five stand, so that those which belong together are
-# neighbours?
+# `images.reshape(rows, columns, 3, H, W)`. In which order must these five stand, so that those which belong together
+# are neighbours?
 #
 # </details>
 #
 # <details><summary>Hint 3: the order</summary>
 #
-# Channels; row of pictures, row of pixels; picture in the row, column of pixels. Give `permute` the numbers of these axes,
-# then `reshape` to three axes. For the refusal: `len(images) % columns` is not 0.
+# Channels; row of pictures, row of pixels; picture in the row, column of pixels. Give `permute` the numbers of these
+# axes, then `reshape` to three axes. For the refusal: `len(images) % columns` is not 0.
 #
 # </details>
 
@@ -233,15 +238,15 @@ with figure(
     axis.grid(False)
 
 # %% [markdown]
-# **Going further.** Go back: from the sheet to the batch, again without a loop. Then cut *one* picture into 16 patches of
-# 8 x 8, which is the same thing, and is how a vision transformer reads.
+# **Going further.** Go back: from the sheet to the batch, again without a loop. Then cut *one* picture into 16 patches
+# of 8 x 8, which is the same thing, and is how a vision transformer reads.
 #
 # ## 4 Find the bug
 #
 # ★★☆☆☆ · 10 minutes · 3 points
 #
-# **Why.** The mean of many pictures will be important: lesson 09 shows that the MSE makes a network draw just that. Here
-# someone wants it of a rocket on white and two others. What comes out is no mean at all, and there is no error.
+# **Why.** The mean of many pictures will be important: lesson 09 shows that the MSE makes a network draw just that.
+# Here someone wants it of a rocket on white and two others. What comes out is no mean at all, and there is no error.
 
 
 # %%
@@ -271,7 +276,8 @@ with figure(
 # %% [markdown]
 # **Find** what is wrong, and **write** the mean as it should be. There is a second, smaller mistake in it.
 #
-# **Expected.** White for three white pixels; 101 for 100, 100 and 102 (the exact mean is 100.67); 134 for 200, 100 and 101.
+# **Expected.** White for three white pixels; 101 for 100, 100 and 102 (the exact mean is 100.67); 134 for 200, 100 and
+# 101.
 #
 # <details><summary>Hint 1: compute the last pixel</summary>
 #
@@ -313,17 +319,18 @@ check_mean_picture(mean_picture, seed=100)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **Going further.** `CaptionedEmoji("all", 32)` from `course_lib.data` is a list of nearly 4,000 drawings: `dataset[i][0]` is
-# one (lesson 02). Compute their mean without ever holding more than one in memory. What do you recognise, and why?
+# **Going further.** `CaptionedEmoji("all", 32)` from `course_lib.data` is a list of nearly 4,000 drawings:
+# `dataset[i][0]` is one (lesson 02). Compute their mean without ever holding more than one in memory. What do you
+# recognise, and why?
 #
 # ## 5 In your own words: two kinds of numbers
 #
 # ★★☆☆☆ · 10 minutes · 3 points
 #
-# In lesson 10 two networks play against each other. The *generator* draws pictures; its last step is `tanh`, so that its
-# numbers lie between -1 and 1. The *discriminator* sees drawn and real pictures and says which is which. A friend builds both,
-# but reads the real pictures as numbers from 0 to 255 and forgets to bring them to [-1, 1]. After ten steps the discriminator
-# is always right. "How clever it is!" says your friend. In five sentences or fewer:
+# In lesson 10 two networks play against each other. The *generator* draws pictures; its last step is `tanh`, so that
+# its numbers lie between -1 and 1. The *discriminator* sees drawn and real pictures and says which is which. A friend
+# builds both, but reads the real pictures as numbers from 0 to 255 and forgets to bring them to [-1, 1]. After ten
+# steps the discriminator is always right. "How clever it is!" says your friend. In five sentences or fewer:
 #
 # 1. What has the discriminator really learned to look at?
 # 2. Can the generator catch up, if one trains it for long enough? Why (not)?
@@ -333,9 +340,9 @@ check_mean_picture(mean_picture, seed=100)
 # <!-- BEGIN SOLUTION -->
 # 1. At the size of the numbers alone: a picture with a number above 1 is real. It need not see shapes or colours at all
 #    (1 point).
-# 2. No. `tanh` ends at 1, so whatever it draws, no number of it can be 50 or 200: what gives it away it cannot change, and
-#    nothing pulls it towards better *pictures* (1 point).
-# 3. Printing smallest and largest number, or a mean, of a real and a drawn batch: 0 to 255 against -1 to 1. Looking at the
-#    shapes does not help, they are the same, and neither may looking at the pictures, since many programs stretch what they
-#    show to the full range (1 point).
+# 2. No. `tanh` ends at 1, so whatever it draws, no number of it can be 50 or 200: what gives it away it cannot change,
+#    and nothing pulls it towards better *pictures* (1 point).
+# 3. Printing smallest and largest number, or a mean, of a real and a drawn batch: 0 to 255 against -1 to 1. Looking at
+#    the shapes does not help, they are the same, and neither may looking at the pictures, since many programs stretch
+#    what they show to the full range (1 point).
 # <!-- END SOLUTION -->

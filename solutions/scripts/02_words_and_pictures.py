@@ -41,18 +41,19 @@ device = setup()
 #
 # ★★☆☆☆ · 10 minutes · 2 points
 #
-# **Why.** "How much data do we need?" begins with "how much is there to know?". The lesson counted 48,384 combinations of two
-# objects. But each *picture* of two objects has two descriptions, and pictures are what a model is trained on.
+# **Why.** "How much data do we need?" begins with "how much is there to know?". The lesson counted 48,384 combinations
+# of two objects. But each *picture* of two objects has two descriptions, and pictures are what a model is trained on.
 #
-# **Write** `count_pictures`: how many different pictures of two objects there are (chance that moves and tints them is left
-# out). Two objects that look the same, in color *and* shape, are no pair.
+# **Write** `count_pictures`: how many different pictures of two objects there are (chance that moves and tints them is
+# left out). Two objects that look the same, in colour *and* shape, are no pair.
 #
-# **Expected.** 24,192 for 8 colors, 8 shapes, 4 relations and 3 backgrounds; 4 for two colors, one shape, 4 relations and one
-# background: red left of blue, red right of it, red above it, red below it.
+# **Expected.** 24,192 for 8 colours, 8 shapes, 4 relations and 3 backgrounds; 4 for two colours, one shape, 4 relations
+# and one background: red left of blue, red right of it, red above it, red below it.
 #
 # <details><summary>Hint 1: objects</summary>
 #
-# There are colors x shapes different objects. How many ways are there to choose a first one, and then a different second one?
+# There are colours x shapes different objects. How many ways are there to choose a first one, and then a different
+# second one?
 #
 # </details>
 #
@@ -94,20 +95,20 @@ check_count_pictures(count_pictures, seed=100)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **Going further.** Three objects in a row, left to right: how many pictures? How many are there when the order does not
-# matter? How many days would a network need to see each once, at a thousand pictures a second?
+# **Going further.** Three objects in a row, left to right: how many pictures? How many are there when the order does
+# not matter? How many days would a network need to see each once, at a thousand pictures a second?
 #
 # ## 2 A reader that is not fooled
 #
 # ★★★☆☆ · 25 minutes · 4 points
 #
-# **Why.** Reading captions back is how this course marks generated pictures. The lesson's plain reader looked for every word
-# it knew and was wrong in one of five Chinese captions, because 深蓝色 (navy) contains 蓝色 (blue). English has such pairs too:
-# "left" is in "left edge".
+# **Why.** Reading captions back is how this course marks generated pictures. The lesson's plain reader looked for every
+# word it knew and was wrong in one of five Chinese captions, because 深蓝色 (navy) contains 蓝色 (blue). English has such
+# pairs too: "left" is in "left edge".
 #
-# **Write** `read_values`. From left to right, it takes the longest phrase that begins at a place, notes the value that this
-# phrase stands for, and goes on *behind* it, so that no character is used twice. What it does not know it passes over. Do not
-# ask for spaces around a phrase: Chinese has none.
+# **Write** `read_values`. From left to right, it takes the longest phrase that begins at a place, notes the value that
+# this phrase stands for, and goes on *behind* it, so that no character is used twice. What it does not know it passes
+# over. Do not ask for spaces around a phrase: Chinese has none.
 #
 # **Expected.** 深蓝色背景上的蓝色圆形 gives `["navy", "blue", "circle"]` with the library's Chinese words.
 #
@@ -119,16 +120,16 @@ check_count_pictures(count_pictures, seed=100)
 #
 # <details><summary>Hint 2: two ways</summary>
 #
-# With a loop: at each place, try all phrases, longest first, with `text.startswith(phrase, place)`; if one fits, go on by its
-# length, else by 1. Or with one regular expression: `re.findall("a|b|c", text)` finds, from left to right and without overlap,
-# the *first* of the alternatives that fits.
+# With a loop: at each place, try all phrases, longest first, with `text.startswith(phrase, place)`; if one fits, go on
+# by its length, else by 1. Or with one regular expression: `re.findall("a|b|c", text)` finds, from left to right and
+# without overlap, the *first* of the alternatives that fits.
 #
 # </details>
 #
 # <details><summary>Hint 3: with a regular expression</summary>
 #
-# Sort the phrases by length, longest first (`sorted(..., key=len, reverse=True)`), so that the first that fits is the longest.
-# `re.escape` makes a pattern from a text, so that "." means a point. Join with "|".
+# Sort the phrases by length, longest first (`sorted(..., key=len, reverse=True)`), so that the first that fits is the
+# longest. `re.escape` makes a pattern from a text, so that "." means a point. Join with "|".
 #
 # </details>
 
@@ -169,20 +170,20 @@ readings = [read_values(caption, WORDS["zh"]) for caption in captions]
 table([{"caption": c, "read": ", ".join(r)} for c, r in zip(captions, readings, strict=True)])
 
 # %% [markdown]
-# **Going further.** In English your reader finds "red" in "scattered" and "ring" in "a string". Ask for a word's edge (`\b`) on
-# both sides of phrases in Latin letters only, as the library's `parse` does. Then teach it a third language: twenty words of
-# yours and a few templates are enough to caption the shapes.
+# **Going further.** In English your reader finds "red" in "scattered" and "ring" in "a string". Ask for a word's edge
+# (`\b`) on both sides of phrases in Latin letters only, as the library's `parse` does. Then teach it a third language:
+# twenty words of yours and a few templates are enough to caption the shapes.
 #
 # ## 3 An exam that does not leak
 #
 # ★★★☆☆ · 20 minutes · 4 points
 #
-# **Why.** The lesson found a leak in the course's own split: for nine held-out pairs in ten, training shows the very same
-# picture, told from the other object. You will do better: decide for each *picture*, not for each description.
+# **Why.** The lesson found a leak in the course's own split: for nine held-out pairs in ten, training shows the very
+# same picture, told from the other object. You will do better: decide for each *picture*, not for each description.
 #
-# **Write** `is_held_out`, which decides for one description by itself, without a list of all of them. A hash gives a number
-# that looks random; held out is what lies in the lowest part of its range. Both descriptions must get the same answer, today and
-# next year, on every machine. `told_from_the_other` gives the other description.
+# **Write** `is_held_out`, which decides for one description by itself, without a list of all of them. A hash gives a
+# number that looks random; held out is what lies in the lowest part of its range. Both descriptions must get the same
+# answer, today and next year, on every machine. `told_from_the_other` gives the other description.
 #
 # **Expected.** With the share 0.1 about a tenth of all descriptions is held out, and no picture is on both sides.
 #
@@ -201,8 +202,8 @@ table([{"caption": c, "read": ", ".join(r)} for c, r in zip(captions, readings, 
 #
 # <details><summary>Hint 3: from a text to a number in [0, 1)</summary>
 #
-# `hashlib.sha256("|".join(values).encode()).hexdigest()` is a number of 256 bits, written with 16 digits: `int(digest, 16)`
-# reads it, and divided by `2**256` it lies in [0, 1).
+# `hashlib.sha256("|".join(values).encode()).hexdigest()` is a number of 256 bits, written with 16 digits: `int(digest,
+# 16)` reads it, and divided by `2**256` it lies in [0, 1).
 #
 # </details>
 
@@ -246,15 +247,15 @@ for name, train in {"by description": known, "yours": yours}.items():
 table(rows)
 
 # %% [markdown]
-# **Going further.** A mirror image is a third guise: what is left of in one is right of in the other. Should a training that
-# mirrors its pictures see the mirror image of an exam? Group all that belongs together, and hold out whole groups.
+# **Going further.** A mirror image is a third guise: what is left of in one is right of in the other. Should a training
+# that mirrors its pictures see the mirror image of an exam? Group all that belongs together, and hold out whole groups.
 #
 # ## 4 Find the bug
 #
 # ★★☆☆☆ · 15 minutes · 3 points
 #
-# **Why.** The audit counts near-duplicates by comparing hashes: a picture's 256 bits, of which copies differ in few. Here it
-# looks at 40 shapes and three copies, a little paler, which someone has slipped in. Its verdict is absurd.
+# **Why.** The audit counts near-duplicates by comparing hashes: a picture's 256 bits, of which copies differ in few.
+# Here it looks at 40 shapes and three copies, a little paler, which someone has slipped in. Its verdict is absurd.
 
 
 # %%
@@ -271,14 +272,15 @@ print(f"{len(folder)} pictures, {len(found)} pairs, such as {found[:4].tolist()}
 print(f"pictures that have a copy: {len(found[:, 0].unique()) / len(folder):.0%}")
 
 # %% [markdown]
-# **Find** what is wrong, and **write** the search as it should be. It must list each pair once. (There is a small mistake too:
-# "at most `limit` bits" includes the limit.)
+# **Find** what is wrong, and **write** the search as it should be. It must list each pair once. (There is a small
+# mistake too: "at most `limit` bits" includes the limit.)
 #
 # **Expected.** For the 43 pictures three pairs: 5 and 40, 11 and 41, 30 and 42.
 #
 # <details><summary>Hint 1: who is everybody's copy?</summary>
 #
-# Read the four pairs that are printed. What is special about them? How many bits does any picture differ from itself in?
+# Read the four pairs that are printed. What is special about them? How many bits does any picture differ from itself
+# in?
 #
 # </details>
 #
@@ -328,33 +330,36 @@ pictures(
     folder[suspects.flatten()],
     [f"pair {row + 1}, number {number}" for row, pair in enumerate(suspects.tolist()) for number in pair],
     "At most ten bits apart",
-    alt="Four pairs of pictures of shapes. Their brightness changes in similar places, but their colors, their shapes or "
-    "their sizes differ.",
+    alt="Four pairs of pictures, the objects of each pair in one place. A triangle and a circle; a star and a cross; a "
+    "yellow star and a red one on another ground; a triangle and a paler copy of it.",
 )
 
 # %% [markdown]
-# **Going further.** They are no copies: a hash of brightness is nearly blind to color and to what is small. Add the second
-# witness of the lesson, thumbnails. Then run `audit` on a folder of *your own* pictures, fifty at least, with captions of your
-# own in `metadata.jsonl`. Which verdict surprises you, and what did you find by eye that no check found?
+# **Going further.** Only one of the four is a copy: a hash of brightness is nearly blind to colour and to fine detail.
+# Add the second witness of the lesson, thumbnails. Then run `audit` on a folder of *your own* pictures, fifty at least,
+# with captions of your own in `metadata.jsonl`. Which verdict surprises you, and what did you find by eye that no check
+# found?
 #
 # ## 5 In your own words: the mirror
 #
 # ★★☆☆☆ · 10 minutes · 3 points
 #
-# Data is never enough, so many people show each picture to the network a second time, mirrored left to right, with the *same*
-# caption. A friend wants to do this with our data sets and with a folder of photos. In six sentences or fewer:
+# Data is never enough, so many people show each picture to the network a second time, mirrored left to right, with the
+# *same* caption. A friend wants to do this with our data sets and with a folder of photos. In six sentences or fewer:
 #
 # 1. Which captions of the shapes, of one and of two objects, become false in the mirror? Give an example of each.
-# 2. Which checks of the audit would notice, and which would not? (The lesson damaged a folder without being noticed. How?)
+# 2. Which checks of the audit would notice, and which would not? (The lesson damaged a folder without being noticed.
+#    How?)
 # 3. What would you do instead, so that the mirror may be used?
 
 # %% [markdown] tags=["explain:the-mirror:3"]
 # <!-- BEGIN SOLUTION -->
-# 1. Those that name a side: "a red star at the top left" is then at the top right, and "a circle left of a star" stands right
-#    of it. "At the center" and "above" stay true. (In photos: writing, and "with a cup in her left hand".) (1 point)
-# 2. None that looks at pictures alone or at captions alone, for both are fine, as with the captions that were shifted by one.
-#    Only the measure that compares a picture with its own caption can notice, and only if its network tells left from right; or
-#    thirty pictures, looked at with their captions (1 point).
-# 3. Change the caption along with the picture: exchange "left" and "right" in it. Or mirror only pictures whose caption names
-#    no side, or leave mirroring out and move the pictures by a pixel or two instead (1 point for any of these).
+# 1. Those that name a side: "a red star at the top left" is then at the top right, and "a circle left of a star" stands
+#    right of it. "At the center" and "above" stay true. (In photos: writing, and "with a cup in her left hand".) (1
+#    point)
+# 2. None that looks at pictures alone or at captions alone, for both are fine, as with the captions that were shifted
+#    by one. Only the measure that compares a picture with its own caption can notice, and only if its network tells
+#    left from right; or thirty pictures, looked at with their captions (1 point).
+# 3. Change the caption along with the picture: exchange "left" and "right" in it. Or mirror only pictures whose caption
+#    names no side, or leave mirroring out and move the pictures by a pixel or two instead (1 point for any of these).
 # <!-- END SOLUTION -->

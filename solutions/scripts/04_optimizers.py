@@ -36,9 +36,9 @@ device = setup()
 #
 # ★☆☆☆☆ · 10 minutes · 2 points
 #
-# **Why.** The lesson wrote momentum as a class that changes its tensors in place. Written as a function that returns new
-# tensors it is easier to test, and you see which two numbers one weight needs. JAX, another library for networks, has
-# all its optimisers in this form.
+# **Why.** The lesson wrote momentum as a class that changes its tensors in place. Written as a function that returns
+# new tensors it is easier to test, and you see which two numbers one weight needs. JAX, another library for networks,
+# has all its optimisers in this form.
 #
 # **Write** `momentum_step`. It must leave the tensors it is given as they are.
 #
@@ -90,16 +90,17 @@ check_momentum_step(momentum_step, seed=100)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **Going further.** *Nesterov's* form moves by the slope plus `momentum` times the new velocity, as if it looked one step
-# ahead. Write it, compare it with `torch.optim.SGD(..., nesterov=True)`, and race both down the ravine of the lesson.
+# **Going further.** *Nesterov's* form moves by the slope plus `momentum` times the new velocity, as if it looked one
+# step ahead. Write it, compare it with `torch.optim.SGD(..., nesterov=True)`, and race both down the ravine of the
+# lesson.
 #
 # ## 2 A step of Adam
 #
 # ★★★☆☆ · 20 minutes · 4 points
 #
 # **Why.** Adam trains every network of this course. Its formulas are short and easily written wrong: without the bias
-# correction (as a popular article has it), with a step counted from 0, with $\epsilon$ in the wrong place. Nothing fails
-# then; the training is only worse, and nobody knows why.
+# correction (as a popular article has it), with a step counted from 0, with $\epsilon$ in the wrong place. Nothing
+# fails then; the training is only worse, and nobody knows why.
 #
 # **Write** `adam_step` from the formulas of section 5. It returns new tensors and changes none.
 #
@@ -114,8 +115,8 @@ check_momentum_step(momentum_step, seed=100)
 #
 # <details><summary>Hint 2: the correction</summary>
 #
-# $1 - \beta_1^t$ is `1 - betas[0] ** step`, and `step` is 1 for the first. The means that you *return* are not corrected:
-# the next step goes on with them.
+# $1 - \beta_1^t$ is `1 - betas[0] ** step`, and `step` is 1 for the first. The means that you *return* are not
+# corrected: the next step goes on with them.
 #
 # </details>
 #
@@ -173,11 +174,12 @@ check_adam_step(adam_step, seed=100)
 # ★★☆☆☆ · 15 minutes · 3 points
 #
 # **Why.** A batch that is too large for the memory is fed in pieces: `backward` adds to `.grad`, and one step follows
-# them all. The result should be the same as if the whole batch had come at once. Half of the programs that do this for the
-# first time do something else, and train all the same.
+# them all. The result should be the same as if the whole batch had come at once. Many first attempts
+# do something else, and train all the same.
 #
-# Below, the weight shall go to the mean of six numbers. The loss is the mean squared error, so with lr 0.5 a single step of
-# gradient descent is enough (lesson 04: one over the curvature). Once the batch comes whole, once in pieces of 4 and 2.
+# Below, the weight shall go to the mean of six numbers. The loss is the mean squared error, so with lr 0.5 a single
+# step of gradient descent is enough (lesson 04: one over the curvature). Once the batch comes whole, once in pieces of
+# 4 and 2.
 
 
 # %%
@@ -200,8 +202,8 @@ for name, pieces in {"whole": [batch], "in pieces": batch.split(4)}.items():
     print(f"{name}: after one step w = {w.item():.2f}, the mean is {batch.mean():.2f}")
 
 # %% [markdown]
-# **Find** what is wrong, and **write** the step as it should be. There is more than one thing to do: the pieces can have
-# different sizes.
+# **Find** what is wrong, and **write** the step as it should be. There is more than one thing to do: the pieces can
+# have different sizes.
 #
 # **Expected.** 4.00 in both cases. (9.50 means that one of two mistakes is left, 4.75 that you are nearly there.)
 #
@@ -213,8 +215,8 @@ for name, pieces in {"whole": [batch], "in pieces": batch.split(4)}.items():
 #
 # <details><summary>Hint 2: one mean from two</summary>
 #
-# The mean of 1, 2, 3, 4 is 2.5, that of 5 and 9 is 7. How do you get 4 from these, if you know that there are four numbers
-# and two?
+# The mean of 1, 2, 3, 4 is 2.5, that of 5 and 9 is 7. How do you get 4 from these, if you know that there are four
+# numbers and two?
 #
 # </details>
 #
@@ -257,15 +259,16 @@ check_step_in_pieces(step_in_pieces, seed=100)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **Going further.** With one kind of layer, pieces are *not* the same as the whole batch: batch normalisation (lesson 05)
-# takes mean and variance of the batch it sees. Try it with `torch.nn.BatchNorm1d`. How far are the gradients apart?
+# **Going further.** With one kind of layer, pieces are *not* the same as the whole batch: batch normalisation (lesson
+# 05) takes mean and variance of the batch it sees. Try it with `torch.nn.BatchNorm1d`. How far are the gradients apart?
 #
 # ## 4 An average without a past
 #
 # ★★★☆☆ · 20 minutes · 3 points
 #
-# **Why.** `WeightAverage` starts as a copy of the untrained weights, and after 100 steps with decay 0.99 it still consists
-# of them by 37 %. Adam has the same problem with its means, and a cure. Use it here: start at 0, and correct the bias.
+# **Why.** `WeightAverage` starts as a copy of the untrained weights, and after 100 steps with decay 0.99 it still
+# consists of them by 37 %. Adam has the same problem with its means, and a cure. Use it here: start at 0, and correct
+# the bias.
 #
 # **Write** `running_average`, which gives the average after every step.
 #
@@ -274,8 +277,8 @@ check_step_in_pieces(step_in_pieces, seed=100)
 #
 # <details><summary>Hint 1: by hand</summary>
 #
-# Not corrected: 0.5 · 0 + 0.5 · 4 = 2, then 0.5 · 2 + 0.5 · 8 = 5. The share that is not zeros is 0.5, then 0.75; and 2 / 0.5
-# is 4, 5 / 0.75 is 6.667.
+# Not corrected: 0.5 · 0 + 0.5 · 4 = 2, then 0.5 · 2 + 0.5 · 8 = 5. The share that is not zeros is 0.5, then 0.75; and 2
+# / 0.5 is 4, 5 / 0.75 is 6.667.
 #
 # </details>
 #
@@ -318,8 +321,8 @@ check_running_average(running_average, seed=100)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# Now watch it. A weight starts at 5 and comes, with noise on every slope, to rest near 0. `copied` begins as a copy of it, as
-# `WeightAverage` does. Compute your average of the same weights, with the same decay of 0.98.
+# Now watch it. A weight starts at 5 and comes, with noise on every slope, to rest near 0. `copied` begins as a copy of
+# it, as `WeightAverage` does. Compute your average of the same weights, with the same decay of 0.98.
 
 # %%
 weight, path, copied = torch.tensor([5.0]), [], []
@@ -344,14 +347,15 @@ lines(
 
 # %% [markdown]
 # **Going further.** Two averages with different decays, kept during a training, are enough to compute the average with
-# *any* decay afterwards (Karras and others 2024, *post-hoc EMA*, arXiv:2312.02696). Read section 3 and try it on `path`.
+# *any* decay afterwards (Karras and others 2024, *post-hoc EMA*, arXiv:2312.02696). Read section 3 and try it on
+# `path`.
 #
 # ## 5 In your own words: three trainings that go wrong
 #
 # ★★☆☆☆ · 10 minutes · 3 points
 #
-# Three people descend the ravine of the lesson, $(x^2 + 25\,y^2) / 2$, by plain gradient descent, a hundred steps each. All
-# three are unhappy with their curve.
+# Three people descend the ravine of the lesson, $(x^2 + 25\,y^2) / 2$, by plain gradient descent, a hundred steps each.
+# All three are unhappy with their curve.
 
 
 # %%
@@ -384,18 +388,18 @@ lines(
 )
 
 # %% [markdown]
-# For A, B and C, in two sentences each: what is wrong, and which numbers or which feature of the curve tell you so? What
-# should they change? (A has a fast part and a slow part; explain both.)
+# For A, B and C, in two sentences each: what is wrong, and which numbers or which feature of the curve tell you so?
+# What should they change? (A has a fast part and a slow part; explain both.)
 
 # %% [markdown] tags=["explain:three-curves:3"]
 # <!-- BEGIN SOLUTION -->
-# - **A**: the rate is too small. Across the ravine (curvature 25) a step takes 7.5 % off the distance, so the wall is left
-#   quickly; along the floor (curvature 1) it takes only 0.3 %. It is not at the bottom, which has the loss 0: use a larger lr,
-#   up to 2/26 = 0.077, or momentum (1 point).
+# - **A**: the rate is too small. Across the ravine (curvature 25) a step takes 7.5 % off the distance, so the wall is
+#   left quickly; along the floor (curvature 1) it takes only 0.3 %. It is not at the bottom, which has the loss 0: use
+#   a larger lr, up to 2/26 = 0.077, or momentum (1 point).
 # - **B**: the rate is too large. The limit is two over the highest curvature, 2/25 = 0.08; beyond it every step makes y
-#   larger, by the factor |1 - 0.081 · 25| = 1.025. The straight rise on a logarithmic axis says the same: a constant factor.
-#   Use an lr below 0.08 (1 point).
-# - **C**: `zero_grad` is forgotten, so all old slopes keep pushing, which is momentum 1. The rate 0.02 is fine, plain descent
-#   would only fall with it; a loss that swings for ever and neither falls nor grows is the sign. Clear the slopes before each
-#   `backward` (1 point).
+#   larger, by the factor |1 - 0.081 · 25| = 1.025. The straight rise on a logarithmic axis says the same: a constant
+#   factor. Use an lr below 0.08 (1 point).
+# - **C**: `zero_grad` is forgotten, so all old slopes keep pushing, which is momentum 1. The rate 0.02 is fine, plain
+#   descent would only fall with it; a loss that swings for ever and neither falls nor grows is the sign. Clear the
+#   slopes before each `backward` (1 point).
 # <!-- END SOLUTION -->

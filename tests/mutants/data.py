@@ -188,11 +188,11 @@ WRONG = {
         "looks alike too": (lambda c, s, r, b: (c * s) ** 2 * r * b // 2, "look the same, which are left out"),
         "all descriptions": (lambda c, s, r, b: (c * s) ** 2 * r * b, "and pairs that look the same too"),
         "halved twice": (lambda c, s, r, b: c * s * (c * s - 1) // 2 * (r // 2) * b, "halved twice"),
-        "both differ": (lambda c, s, r, b: c * (c - 1) * s * (s - 1) * r * b // 2, "may share their color"),
+        "both differ": (lambda c, s, r, b: c * (c - 1) * s * (s - 1) * r * b // 2, "may share their colour"),
         "no relations": (lambda c, s, r, b: c * s * (c * s - 1) // 2 * b, "relations are missing"),
         "no backgrounds": (lambda c, s, r, b: c * s * (c * s - 1) // 2 * r, "backgrounds are missing"),
         "one object": (lambda c, s, r, b: c * s * r * b, "scenes of one object"),
-        "the lesson's numbers": (lambda c, s, r, b: 24192, "3 colors, 2 shapes"),
+        "the lesson's numbers": (lambda c, s, r, b: 24192, "3 colours, 2 shapes"),
     },
     "check_read_values": {
         "plain": (plain, "short ones are found within longer ones"),
