@@ -253,9 +253,9 @@ PRESETS: dict[str, Preset] = {
     ),
     "vae-shapes-32": VAEPreset(
         "draws shapes from points of a latent space",
-        VAEConfig(32, latent_size=32),
+        VAEConfig(32, width=16, latent_size=10, pixel_std=1.0),
         ShapesConfig(captions="canonical"),
-        FitConfig(steps=3000, batch_size=64),
+        FitConfig(steps=6000, batch_size=32, learning_rate=4e-3),
     ),
     "gan-shapes-32": DCGANPreset(
         "draws shapes from noise, a DCGAN",
