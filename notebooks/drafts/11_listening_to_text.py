@@ -17,6 +17,29 @@
 # ```mermaid
 # block-beta
 #   columns 15
+#   c00["00 Start here"]:15
+#   c15["15 Judging pictures"]:5
+#   c16["16 What Imagen really is"]:5
+#   c17["17 Errata"]:5
+#   c12["12 Training"]:5
+#   c13["13 Training at scale"]:5
+#   c14["14 Sampling"]:5
+#   c09["09 A first generator"]:5
+#   c10["10 The adversarial game"]:5
+#   c11["11 Listening to text"]:5
+#   c06["06 Image encoder"]:5
+#   c07["07 Text encoder"]:5
+#   c08["08 Text meets image"]:5
+#   c01["01 Pictures as tensors"]:3
+#   c02["02 Words and pictures"]:3
+#   c03["03 Losses"]:3
+#   c04["04 Optimisers"]:3
+#   c05["05 Convolutions"]:3
+#   classDef default fill:#f4f4f4,stroke:#999,color:#222
+#   classDef built fill:#cfe6f5,stroke:#0072B2,color:#222
+#   class c00,c01,c02,c03,c04,c05,c06,c07,c08,c09,c10 built
+#   classDef lit fill:#F0E442,stroke:#222,stroke-width:3px,color:#000
+#   class c11 lit
 # ```
 
 # %% tags=["nbval-check-output"]
@@ -124,7 +147,7 @@ def play(G, D, batch, rounds, z_size=2, matching_aware=True, learning_rates=(2e-
 
 
 # %% [markdown]
-# Two games of 600 rounds, for now without wrong captions, from the same weights of G. Then the **caption-swap test**:
+# Two games of 500 rounds, for now without wrong captions, from the same weights of G. Then the **caption-swap test**:
 # the same noise is drawn twice, with a label and with the next one. A point obeys if its label's heap is the nearest.
 #
 # **Predict.** With the blind D: will the points lie in the heaps? Which share obeys? Will they move when the label is
@@ -147,7 +170,7 @@ drawn = {}
 for name, blind in {"D sees only the point": True, "D sees point and label": False}.items():
     torch.manual_seed(0)
     players = PointGenerator(8, 2).to(device), PointDiscriminator(8, 2, blind).to(device)
-    G, _ = play(*players, ring_batch, 600, matching_aware=False)
+    G, _ = play(*players, ring_batch, 500, matching_aware=False)
     asks = [torch.eye(8)[(label + k) % 8].to(device) for k in (0, 1)]
     drawn[name] = [G(noise.to(device), ask).cpu() for ask in asks]
 
@@ -370,7 +393,7 @@ compare({"all pairs at once": (every.diagonal(), D(images, texts))})
 # ## 5 It listens
 #
 # A live game with pictures: 32 x 32 pixels, large shapes in the middle, eight shapes, eight colours, three grounds; a
-# tenth of the combinations is held out. Way 2 in G, projection in D, `play` as it stands above, 200 rounds. Beside it
+# tenth of the combinations is held out. Way 2 in G, projection in D, `play` as it stands above, 170 rounds. Beside it
 # the same game with a D that is blind: its `match` does not look at the text.
 #
 # **Predict.** What is learned first: ground, colour or shape? And what will the blind game's pictures show?
@@ -406,7 +429,7 @@ for name, kind, aware in [("reads", Discriminator, True), ("is blind", BlindDisc
     torch.manual_seed(0)
     players = Generator(sizes), kind(DiscriminatorConfig(32, text_size=96))
     players = [player.to(device, memory_format=torch.channels_last) for player in players]
-    models[name], loss_d[name] = play(*players, easy_batch, 200, 64, aware, (2e-3, 2e-3))
+    models[name], loss_d[name] = play(*players, easy_batch, 170, 64, aware, (2e-3, 2e-3))
 
 # %%
 short = ["red circle, navy", "green circle, navy", "red star, navy", "red circle, cream"]
@@ -533,9 +556,9 @@ for name, aware in {"without wrong labels": False, "with wrong labels": True}.it
     torch.manual_seed(0)
     D, random = PointDiscriminator(2, 1).to(device), torch.Generator().manual_seed(0)
     optimizer = Adam(D.parameters(), 2e-3, (0.5, 0.99))
-    for _ in range(400):
-        label = torch.randint(2, (512,), generator=random)
-        real, fake = ((2 * label - 1)[:, None] + torch.randn(2, 512, 1, generator=random)).to(device)
+    for _ in range(300):
+        label = torch.randint(2, (256,), generator=random)
+        real, fake = ((2 * label - 1)[:, None] + torch.randn(2, 256, 1, generator=random)).to(device)
         text = torch.eye(2)[label].to(device)
         wrong = D(real, text.flip(1)) if aware else None
         loss = discriminator_loss(D(real, text), D(fake, text), wrong)
@@ -608,14 +631,13 @@ data = torch.cat([pictures_like(scene, 32, seed) for seed in range(25)])  # 200 
 with torch.no_grad():
     red, green = (shipped.generator(noise, text.expand(200, 96)) for text in heard[:2])
     live = models["reads"](noise, heard[:1].expand(200, 96))
-pairs = {
-    "shapes-32: other colour word, same noise": (red, green),
-    "data: same caption": (data, data.roll(1, 0)),
-}
-pairs |= {"shapes-32: same caption, other noise": (red, red.roll(1, 0))}
-pairs |= {"live model: same caption, other noise": (live, live.roll(1, 0))}
+
+# %%
+swaps = {"shapes-32: other colour word, same noise": (red, green)}
+for name, images in {"shapes-32": red, "data": data, "live model": live}.items():
+    swaps[f"{name}: same caption, other noise"] = images, images.roll(1, 0)
 rows = []
-for name, (one, other) in pairs.items():
+for name, (one, other) in swaps.items():
     one, other = silhouette(one), silhouette(other)
     common = ((one & other).sum((1, 2)) / (one | other).sum((1, 2))).mean()
     rows.append({"two pictures": name, "of both silhouettes common": f"{common:.0%}"})

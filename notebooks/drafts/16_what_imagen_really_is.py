@@ -645,14 +645,16 @@ for steps in (10, 50):
     curves[f"fits, {steps} steps"] = [row["all"] for row in some]
     curves[f"diversity, {steps} steps"] = [row["diversity"] for row in some]
 labels = ("guidance scale", "share, or ratio to real pictures")
-alt = "Fit rises from 0.9 at scale 1 to 0.97 at 2 and 3, falls at 5. Diversity falls until 3, higher at 50 steps."
+alt = (
+    "Fit rises from 0.9 at scale 1 to 0.97 at 2 and 3, falls at 5. Diversity falls until 3; 50 steps: higher."
+)
 lines(scales, curves, "What guidance buys, and what it costs", labels, alt=alt, ylim=(0.5, 1.02))
 table([{"guidance": s, **{k: round(v[i], 3) for k, v in curves.items()}} for i, s in enumerate(scales)])
 
 # %% [markdown]
 # In the pictures, 2 makes the stars more star-like; then they are exaggerated to skeletons, and the colours go. In the
-# numbers, a little guidance turns nine of ten into 97 or 98 of 100, for some diversity; 5 spoils both. (Diversity does
-# not see it: fragments differ from each other too.) And 10 steps fit as well as 50. What the 40 others buy is
+# numbers, a little guidance turns nine of ten into 97 or 98 of 100, for some diversity; 5 spoils it. (Diversity even
+# rises there: fragments differ from each other too.) And 10 steps fit as well as 50. What the 40 others buy is
 # diversity.
 #
 # ## 9 Thresholds
@@ -702,8 +704,8 @@ table(rows)
 # ## 10 A second stage
 #
 # Imagen does not draw 1024 x 1024 pixels at once. A first stage draws 64 x 64, a second makes 256 x 256 of that, a
-# third 1024 x 1024: a **cascade**. Ours goes from 32 to 64. The second stage is a U-Net too; its input is the noisy
-# large picture *and* the small one, enlarged.
+# third 1024 x 1024: a **cascade**. Ours goes from 32 to 64 (`course train --preset shapes-64-diffusion`). The second
+# stage is a U-Net too; its input is the noisy large picture *and* the small one, enlarged.
 #
 # What the first stage draws is not perfect, and a second stage that trusts every pixel would copy its errors. So in
 # training the small picture is made noisy itself, to a random degree that the network is told (`noisy_low`; Ho and
@@ -732,8 +734,8 @@ for name, images in zip(names, rows.cpu().split(8), strict=True):
 # ## 11 GAN and diffusion, side by side
 #
 # The same captions, the same text encoder, the same kinds of layers. `shapes-32` trained for 19 minutes,
-# `shapes-32-diffusion` for 75. We compare at **equal sampling time**: one pass of the GAN costs about as much as one
-# step of diffusion, five steps of refining its noise (lesson 14) about as much as five to ten. "Grain" is the median
+# `shapes-32-diffusion` for 75. We compare at **equal sampling time**: one pass of the GAN costs less than one step of
+# diffusion, five steps of refining its noise (lesson 14) about as much as five to ten. "Grain" is the median
 # difference of neighbouring pixels: 0.000 for real pictures, whose ground is flat.
 #
 # **Predict.** Which of the two wins, at one step's time, and at fifty?
@@ -748,7 +750,7 @@ gan.sample(captions[:1], 1, 0)  # the first call is slower
 settings = [(gan, 0, 1), (model, 1, 1), (gan, 5, 1), (model, 5, 1), (model, 20, 1), (model, 50, 1)]
 columns = ["drawn by", "guidance", "ms a picture", "fit", "diversity", "grain"]
 for drawer, steps, scale in settings:
-    name, begin = f"{'GAN' if drawer is gan else 'diffusion'}, {steps} steps", perf_counter()
+    name, begin = f"{'GAN' if drawer is gan else 'diffusion'}, steps: {steps}", perf_counter()
     drawn[name] = images = drawer.sample(captions, 4, steps, scale).cpu()  # (64, 3, 32, 32)
     spent, (right, spread) = (perf_counter() - begin) / 64, marks(images)
     grain = (images[..., 1:] - images[..., :-1]).abs().flatten(1).median(1).values.mean()
@@ -761,11 +763,11 @@ alt = (
     "Six rows of eight pictures. The GAN's are crisp at once. Diffusion after 1 step is blurred and all "
     "alike, after 5 soft, after 20 and 50 sharp, with wobbly outlines and slight grain."
 )
-with figure("Four pictures each for two held-out captions", alt, size=(8, 5.4)) as axis:
+with figure("Four pictures each for two held-out captions", alt, size=(9, 6)) as axis:
     grid = make_grid(torch.cat([images[12:20] for images in drawn.values()]), 8)
     axis.imshow(to_pil(grid), interpolation="nearest", zorder=1)
-    axis.set(xticks=[69, 205], xticklabels=captions[3:5], yticks=[18 + 34 * i for i in range(6)])
-    axis.set_yticklabels(drawn)
+    axis.set(xticks=[69, 205], xticklabels=[caption.replace(" at", "\nat") for caption in captions[3:5]])
+    axis.set(yticks=[18 + 34 * i for i in range(6)], yticklabels=drawn)
 
 # %% [markdown]
 # In the time of one pass the GAN wins clearly: sharp and various, where diffusion has nothing but the mean. After 20
@@ -776,7 +778,7 @@ with figure("Four pictures each for two held-out captions", alt, size=(8, 5.4)) 
 #
 # Then why did diffusion win? Not on toys. One network and one loss, with nothing to keep in balance, can be made large
 # and fed with everything; Saharia and others (2022, section 5) name fidelity and diversity above those of GANs,
-# "without training instability and mode collapse".
+# "without training instability and mode collapse issues".
 #
 # ## 12 What Imagen is, then
 #
