@@ -233,6 +233,25 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
     raise CourseError(f'no checkpoint "{name[:80]}" by name or path; {nearest(name, known)}')
 
 
+def load_kind(name_or_path: str | Path, kind: str, example: str) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
+    """Find a checkpoint and load it, if it is of the right kind.
+
+    Args:
+        name_or_path: as for `find_checkpoint`.
+        kind: what its configuration must call itself, such as "vae".
+        example: the name of a shipped one, for the error.
+    Returns:
+        its folder, tensors and configuration.
+    Raises:
+        CourseError: no such checkpoint, a damaged one, or one of another kind.
+    """
+    folder = find_checkpoint(name_or_path)
+    tensors, config = load_checkpoint(folder)
+    if (found := config.get("kind", "foreign")) != kind:
+        raise CourseError(f'"{folder}" holds a {found} checkpoint, not a {kind} one; use one such as "{example}"')
+    return folder, tensors, config
+
+
 def dataclass_from_dict(cls: type[Config], values: Mapping[str, Any], source: str | Path) -> Config:
     """Build a config from what JSON or YAML held, checking every key and type.
 

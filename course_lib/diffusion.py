@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from course_lib.batches import step_random
-from course_lib.checkpoint import dataclass_from_dict, find_checkpoint, load_checkpoint, load_weights, save_checkpoint
+from course_lib.checkpoint import dataclass_from_dict, load_kind, load_weights, save_checkpoint
 from course_lib.data.captions import words_of
 from course_lib.denoising import (
     ALPHA_BAR,
@@ -157,10 +157,7 @@ class DiffusionTextToImage(Module):
         Raises:
             CourseError: no such checkpoint, or a damaged, foreign or differently built one.
         """
-        folder = find_checkpoint(name_or_path)
-        tensors, config = load_checkpoint(folder)
-        if config.get("kind") != "diffusion":
-            raise CourseError(f'"{folder}" holds a {config.get("kind", "foreign")} checkpoint, not a diffusion one')
+        folder, tensors, config = load_kind(name_or_path, "diffusion", "shapes-32-diffusion")
 
         def part(name: str, config_class: type) -> Any:
             return dataclass_from_dict(config_class, config.get(name), f"{folder / 'config.json'}, {name}")

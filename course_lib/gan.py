@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, ModuleList
 
-from course_lib.checkpoint import CONFIG, dataclass_from_dict, find_checkpoint, load_checkpoint, load_weights
+from course_lib.checkpoint import CONFIG, dataclass_from_dict, load_kind, load_weights
 from course_lib.errors import CourseError, nearest
 from course_lib.images import require_image_size
 from course_lib.layers import (
@@ -194,10 +194,7 @@ class DCGANGenerator(Module):
         Raises:
             CourseError: no such checkpoint, or a damaged, foreign or differently built one.
         """
-        folder = find_checkpoint(name_or_path)
-        tensors, config = load_checkpoint(folder)
-        if (kind := config.get("kind", "foreign")) != "dcgan":
-            raise CourseError(f'"{folder}" holds a {kind} checkpoint, not a DCGAN; use one such as "gan-shapes-32"')
+        folder, tensors, config = load_kind(name_or_path, "dcgan", "gan-shapes-32")
         model = cls(dataclass_from_dict(DCGANConfig, config.get("players"), f"{folder / CONFIG}, players"))
         mine = {name.removeprefix("generator."): x for name, x in tensors.items() if name.startswith("generator.")}
         load_weights(model, mine, folder)

@@ -17,8 +17,7 @@ from course_lib.batches import step_random
 from course_lib.checkpoint import (
     CONFIG,
     dataclass_from_dict,
-    find_checkpoint,
-    load_checkpoint,
+    load_kind,
     load_weights,
     save_checkpoint,
 )
@@ -83,13 +82,7 @@ class TextToImage(Module):
         Raises:
             CourseError: no such checkpoint, or a damaged, foreign or differently built one.
         """
-        folder = find_checkpoint(name_or_path)
-        tensors, config = load_checkpoint(folder)
-        if config.get("kind") != "text-to-image":
-            raise CourseError(
-                f'"{folder}" holds a {config.get("kind", "foreign")} checkpoint, not a text-to-image one; '
-                'use one such as "shapes-32"'
-            )
+        folder, tensors, config = load_kind(name_or_path, "text-to-image", "shapes-32")
         if not all(x.isfinite().all() for x in tensors.values()):
             raise CourseError(f'"{folder}" has weights that are not finite, so its training failed; train it again')
         model = cls._from_config(config, folder)

@@ -243,11 +243,11 @@ class AdversarialTrainer(Trainer):
     def discriminator_step(self, batch: Batch, drawn: "Drawn", random: torch.Generator) -> dict[str, Tensor]:
         """Real with its caption is real; fake, and real with a wrong caption, are not."""
         config, player = self.config, self.discriminator
-        with_penalty = config.r1_weight > 0 and self.steps_done % config.r1_every == 0
+        with_penalty = max(config.r1_weight, config.r2_weight) > 0 and self.steps_done % config.r1_every == 0
         real = moved(batch.images, config.shift, random).requires_grad_(with_penalty)
         features = player.features(real)  # (B, H), read with both captions
         real_logits = player.match(features, batch.texts)
-        fake = moved(drawn.images.detach(), config.shift, random).requires_grad_(with_penalty)
+        fake = moved(drawn.images.detach(), config.shift, random).requires_grad_(with_penalty and config.r2_weight > 0)
         fake_logits = player(fake, drawn.texts)
         wrong_logits = player.match(features, batch.wrong_texts) if config.matching_aware else None
         loss = matching_aware_loss(config.loss, real_logits, fake_logits, wrong_logits, batch.wrong)
@@ -267,7 +267,7 @@ class AdversarialTrainer(Trainer):
         self.discriminator.requires_grad_(False)  # only its input's gradient is needed: a third less work
         fake_logits = self.discriminator(moved(drawn.images, config.shift, random), drawn.texts)
         paired = config.loss == "relativistic"  # the only loss that sets fakes beside real pictures in this turn too
-        real_logits = self.discriminator(batch.images, batch.texts) if paired else None
+        real_logits = self.discriminator(moved(batch.images, config.shift, random), batch.texts) if paired else None
         loss = GAN_LOSSES[config.loss][1](real_logits, fake_logits)
         losses, total = {"loss_g": loss}, loss
         if config.mode_seeking_weight > 0:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from course_lib.checkpoint import CONFIG, dataclass_from_dict, find_checkpoint, load_checkpoint, load_weights
+from course_lib.checkpoint import CONFIG, dataclass_from_dict, load_kind, load_weights
 from course_lib.errors import CourseError
 from course_lib.image_encoder import ImageDecoder, ImageEncoder, ImageEncoderConfig
 from course_lib.losses import require_same_shape
@@ -124,10 +124,7 @@ class VAE(Module):
         Raises:
             CourseError: no such checkpoint, or a damaged, foreign or differently built one.
         """
-        folder = find_checkpoint(name_or_path)
-        tensors, config = load_checkpoint(folder)
-        if (kind := config.get("kind", "foreign")) != "vae":
-            raise CourseError(f'"{folder}" holds a {kind} checkpoint, not a VAE; use one such as "vae-shapes-32"')
+        folder, tensors, config = load_kind(name_or_path, "vae", "vae-shapes-32")
         model = cls(dataclass_from_dict(VAEConfig, config.get("vae"), f"{folder / CONFIG}, vae"))
         load_weights(model, tensors, folder)
         return model.to(device).eval().requires_grad_(False)

@@ -19,6 +19,7 @@ from course_lib.checkpoint import (
     dataclass_from_dict,
     find_checkpoint,
     load_checkpoint,
+    load_kind,
     load_weights,
     save_checkpoint,
 )
@@ -417,3 +418,14 @@ def test_a_value_that_would_be_endless_in_print_is_told_in_short():
     with pytest.raises(CourseError) as told:
         dataclass_from_dict(TextEncoderConfig, {"vocab_size": bomb}, "config.yaml")
     assert len(str(told.value)) < 300
+
+
+def test_a_checkpoint_of_another_kind_is_refused(tmp_path):
+    save_checkpoint(tmp_path / "x", {"w": torch.zeros(2)}, {"kind": "vae"})
+    folder, tensors, config = load_kind(tmp_path / "x", "vae", "vae-shapes-32")
+    assert folder == tmp_path / "x" and list(tensors) == ["w"] and config["kind"] == "vae"
+    with pytest.raises(CourseError, match='holds a vae checkpoint, not a dcgan one; use one such as "gan-shapes-32"'):
+        load_kind(tmp_path / "x", "dcgan", "gan-shapes-32")
+    save_checkpoint(tmp_path / "y", {"w": torch.zeros(2)}, {})
+    with pytest.raises(CourseError, match="holds a foreign checkpoint"):
+        load_kind(tmp_path / "y", "vae", "vae-shapes-32")

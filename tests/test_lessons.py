@@ -79,7 +79,7 @@ def no_error_and_no_warning(lesson: Lesson) -> list[str]:
 
 def names_no_machine(lesson: Lesson) -> list[str]:
     texts = [text_of(output) for output in lesson.outputs()] + [cell.source for cell in lesson.notebook.cells]
-    return [found.group() for text in texts for found in [MACHINE.search(text.replace(str(ROOT), "/work/"))] if found]
+    return [found.group() for text in texts for found in [MACHINE.search(text.replace(str(ROOT), "/tmp/"))] if found]
 
 
 def keeps_no_leftovers(lesson: Lesson) -> list[str]:

@@ -277,6 +277,14 @@ def test_r2_holds_the_slope_on_fakes_down():
     assert slope[20.0] < 0.5 * slope[0.0], slope
 
 
+def test_r2_works_without_r1():
+    trainers = [small_trainer(r1_weight=0.0, r2_weight=weight, r1_every=1) for weight in (0.0, 5.0)]
+    for trainer in trainers:
+        trainer.step(make_data(64, 16))
+    weights_of_d = [trainer.discriminator.hidden.weight for trainer in trainers]
+    assert not torch.equal(*weights_of_d)
+
+
 def test_the_contrastive_loss_wants_an_image_encoder_and_is_weighted():
     with pytest.raises(CourseError, match="contrastive_weight=0.5 needs an image_encoder"):
         small_trainer(contrastive_weight=0.5)

@@ -6,7 +6,6 @@ import ctypes
 import inspect
 import io
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -289,17 +288,3 @@ def short(x: Tensor) -> str:
 def random(seed: int, *shape: int) -> Tensor:
     """Numbers from N(0, 1) that are the same on every call."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def ratio_of_times(slow: Callable[[], object], fast: Callable[[], object], times: int = 3) -> float:
-    """How many times longer the first takes; the shortest of some tries of each, in one run."""
-
-    def shortest(work: Callable[[], object]) -> float:
-        spent = []
-        for _ in range(times):
-            started = time.perf_counter()
-            work()
-            spent.append(time.perf_counter() - started)
-        return min(spent)
-
-    return shortest(slow) / shortest(fast)

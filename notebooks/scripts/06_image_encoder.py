@@ -468,7 +468,7 @@ temporary.cleanup()
 
 # %% [markdown]
 # One sentence, with the remedy. (`find_checkpoint` finds a checkpoint by its path, or by its name in
-# `checkpoints_folder`, `data/checkpoints`.)
+# `checkpoints_folder`, `data/checkpoints`; `load_kind` loads it, if it is of the kind that one wants.)
 #
 # ## 6 What has it learned?
 #

@@ -502,18 +502,18 @@ labels = "seconds of processor time", "share of pictures in percent"
 lines([20, 40, 60, 80, 100], curves, "All attributes right, while training", labels, alt, ylim=(0, 100))
 
 # %% [markdown]
-# D's way decides. With projection 67 to 80 % of the pictures are right, with concatenation 19 and 25 % (seed 0). What
-# is missing is the shape; all five know their colours. The product of section 4 is there from the first round; a D that
-# must find it comes late.
+# D's way decides. With projection 67 to 83 % of the pictures are right, with concatenation 19 to 28 %. What is missing is
+# the shape; all five know their colours. The product of section 4 is there from the first round; a D that must find it
+# comes late.
 #
-# In G, conditional normalisation is ahead of concatenation (80 against 67 %). Cross-attention lies between: its rounds
-# cost more, so fewer fit into the time, and one vector is enough for one object. With one run in a row, a gap of a few
-# points may be chance; with more, the number after ± is the standard deviation over seeds.
+# In G, conditional normalisation is ahead of concatenation, by 13 and 10 points in the two runs. Cross-attention lies
+# between: its rounds cost more, so fewer fit into the time, and one vector is enough for one object. The number after ±
+# is the standard deviation over seeds; a gap of a few points may be chance.
 #
 # ## 7 Wrong captions: what they buy, and what they cost
 #
-# The last row: `base`, but D never met a real picture with a wrong caption. It obeys nearly as well, 74.5 against 80.3
-# % with seed 0! One often reads that without such pairs the text is ignored. That is true of a blind D. One that reads
+# The last row: `base`, but D never met a real picture with a wrong caption. It still obeys, 73.7 against 81.5 % on
+# average! One often reads that without such pairs the text is ignored. That is true of a blind D. One that reads
 # learns from the right pairs, and G's early pictures, which fit nothing, serve as wrong ones. Wrong captions add a few
 # points.
 #
