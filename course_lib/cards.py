@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,22 @@ def energy_wh(seconds: float, cores: int | None = None) -> float:
     return WATTS_A_CORE * (cores or torch.get_num_threads()) * seconds / 3600
 
 
-def how_made(name: str, preset: Preset, seconds: float) -> str:
-    """The lines every card has: the command that repeats it, settings, time, machine, energy."""
+def how_made(name: str, preset: Preset, seconds: float, steps_before: Sequence[int] = ()) -> str:
+    """The lines every card has: the commands that repeat it, settings, time, machine, energy.
+
+    steps_before: at which the run was finished, before it was made longer.
+    """
     settings = ", ".join(f"{key} {value}" for key, value in vars(preset.train).items())
     usual = vars(get_preset(name).train)
-    changes = "".join(f" --{key} {value}" for key, value in vars(preset.train).items() if value != usual[key])
+    first, *longer = [*steps_before, preset.train.steps]
+    changes = "".join(
+        f" --{key} {value}" for key, value in (vars(preset.train) | {"steps": first}).items() if value != usual[key]
+    )
+    commands = [f"`course train --preset {name}{changes} --out runs/{name}`"]
+    commands += [f"`course train --resume runs/{name} --steps {steps}`" for steps in longer]
     return "\n".join(
         [
-            f"Made by `course train --preset {name}{changes} --out runs/{name}` ({settings})",
+            f"Made by {', then '.join(commands)} ({settings})",
             f"in {seconds / 60:.0f} minutes on {machine()}; about {energy_wh(seconds):.1f} Wh, if a busy core draws",
             f"{WATTS_A_CORE} W and a GPU {WATTS_A_GPU} W.",
         ]
@@ -104,6 +113,7 @@ def model_card(
     name: str, preset: GanPreset | DiffusionPreset, marks: dict[str, Any], seconds: float, model: AnyModel
 ) -> str:
     """The card of a text-to-image model, with the marks that `marks_of` gave it."""
+    steps_before = model.training_facts.get("steps_before", [])
     sizes = {part: sum(p.numel() for p in module.parameters()) for part, module in model.named_children()}
     prompts = "\n".join(f"{i}. {prompt}" for i, prompt in enumerate(grid_prompts(preset.data), 1))
     sampling = ", ".join(f"{key} {marks[key]}" for key in ("steps_per_sample", "guidance_scale") if key in marks)
@@ -112,7 +122,7 @@ def model_card(
 A text-to-image model that {preset.about}. Its text encoder is `{preset.text_encoder}`, frozen.
 Parameters: {", ".join(f"{part.replace('_', ' ')} {count:,}" for part, count in sizes.items())}.
 
-{how_made(name, preset, seconds)}
+{how_made(name, preset, seconds, steps_before)}
 
 ## Samples
 

@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a preset, or go on with a run")
     what = train.add_mutually_exclusive_group(required=True)
     what.add_argument("--preset", help="what to train; a wrong name lists them all")
-    what.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    what.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder; --steps: longer")
     train.add_argument("--out", type=Path, help="a new folder for the run (default runs/PRESET)")
     for name, kind in SETTINGS.items():
         train.add_argument(f"--{name}", type=kind, help=f"instead of the preset's {name.replace('_', ' ')}")
@@ -126,13 +126,16 @@ def command_train(options: argparse.Namespace) -> None:
 
     changes = {name: getattr(options, name) for name in SETTINGS if getattr(options, name) is not None}
     device = choose_device(options.device or "auto")
-    if options.resume and (changes or options.out):
-        given = ", ".join(f"--{name}" for name in [*changes, *(["out"] if options.out else [])])
-        raise CourseError(f"--resume goes on with the run's own settings; leave out {given}")
+    others = [f"--{name}" for name in [*changes, *(["out"] if options.out else [])] if name != "steps"]
+    if options.resume and others:
+        raise CourseError(f"--resume goes on with the run's own settings; leave out {', '.join(others)}")
     folder = options.resume or options.out or Path("runs") / options.preset
     saved = "The state is saved"
     try:
-        model = resume_run(folder, device) if options.resume else start_run(options.preset, changes, folder, device)
+        if options.resume:
+            model = resume_run(folder, device, options.steps)
+        else:
+            model = start_run(options.preset, changes, folder, device)
     except KeyboardInterrupt:
         model, saved = None, "What was saved last is kept"
     if model is None:

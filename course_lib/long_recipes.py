@@ -1,6 +1,6 @@
 """How the long trainings go, text-to-image GANs and diffusion: they can be stopped, and gone on with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from course_lib.models import AnyModel
 from course_lib.presets import DiffusionPreset, GanPreset, data_record
 from course_lib.recipes import all_pictures
 from course_lib.text_encoder import TextEncoder, embed_captions, embed_tokens, load_text_encoder
-from course_lib.text_gan import Discriminator, Generator
+from course_lib.text_gan import Discriminator, Generator, grow_
 from course_lib.text_to_image import TextToImage
 from course_lib.tokenizer import Tokenizer
 from course_lib.training import AdversarialTrainer, Listener, Trainer, train
@@ -32,7 +32,12 @@ DIFFUSION_EXAM, DIFFUSION_STEPS, DIFFUSION_SCALE = (
 
 
 def train_gan(
-    name: str, preset: GanPreset, out: Path, device: torch.device, stop: Callable[[], bool] = lambda: False
+    name: str,
+    preset: GanPreset,
+    out: Path,
+    device: torch.device,
+    stop: Callable[[], bool] = lambda: False,
+    steps_before: Sequence[int] = (),
 ) -> Path | None:
     """Train a text-to-image GAN in a run folder, or go on with the run that is there (lesson 12).
 
@@ -48,14 +53,19 @@ def train_gan(
     listeners = [SampleGrids(out / "samples", prompts, preset.train.sample_every)]
     if not go_on(trainer, data, listeners, out, stop, name):
         return None
-    facts = facts_of(name, preset, trainer)
+    facts = facts_of(name, preset, trainer, steps_before)
     parts = trainer.average.model, trainer.discriminator, encoder, tokenizer
     model = TextToImage(*parts, preset.data.vocabulary(), facts)
     return finish_model(model, out, EXAM)
 
 
 def train_diffusion(
-    name: str, preset: DiffusionPreset, out: Path, device: torch.device, stop: Callable[[], bool] = lambda: False
+    name: str,
+    preset: DiffusionPreset,
+    out: Path,
+    device: torch.device,
+    stop: Callable[[], bool] = lambda: False,
+    steps_before: Sequence[int] = (),
 ) -> Path | None:
     """Train a stage of diffusion in a run folder, or go on with the run that is there (lesson 16).
 
@@ -68,7 +78,7 @@ def train_diffusion(
     data = embed(preset.data.dataset(), encoder, tokenizer, device, tokens=True)
     if not go_on(trainer, data, [], out, stop, name):
         return None
-    facts, stages = facts_of(name, preset, trainer), (trainer.average.model, None)
+    facts, stages = facts_of(name, preset, trainer, steps_before), (trainer.average.model, None)
     if preset.base is not None:
         stages = (DiffusionTextToImage.from_pretrained(preset.base, device).base, trainer.average.model)
     model = DiffusionTextToImage(*stages, encoder, tokenizer, preset.data.vocabulary(), facts)
@@ -100,17 +110,23 @@ def go_on(
     return trainer.steps_done >= trainer.config.steps
 
 
-def facts_of(name: str, preset: GanPreset | DiffusionPreset, trainer: Trainer) -> dict[str, Any]:
+def facts_of(
+    name: str, preset: GanPreset | DiffusionPreset, trainer: Trainer, steps_before: Sequence[int]
+) -> dict[str, Any]:
     """What a model keeps of its training."""
     record = data_record(preset.data)
     spent = {"seconds": round(trainer.seconds), "watt_hours": round(energy_wh(trainer.seconds), 1)}
-    return {"preset": name, "data": record, "train": vars(preset.train), **spent}
+    return {"preset": name, "data": record, "train": vars(preset.train), "steps_before": list(steps_before), **spent}
 
 
 def new_trainer(preset: GanPreset, device: torch.device) -> AdversarialTrainer:
-    """Both players with fresh weights from the preset's seed."""
+    """Both players with fresh weights from the preset's seed; those of its base where it has one."""
     torch.manual_seed(preset.train.seed)
     generator, discriminator = Generator(preset.generator).to(device), Discriminator(preset.discriminator).to(device)
+    if preset.base is not None:
+        small = TextToImage.from_pretrained(preset.base, device)
+        grow_(generator, small.generator)
+        grow_(discriminator, small.discriminator)
     return AdversarialTrainer(generator, discriminator, preset.train)
 
 

@@ -170,7 +170,7 @@ class DCGANPreset:
 
 @dataclass(frozen=True)
 class GanPreset:
-    """A text-to-image GAN that listens to a frozen text encoder."""
+    """A text-to-image GAN that listens to a frozen text encoder. With `base`, both players grow out of that model's."""
 
     about: str
     text_encoder: str
@@ -178,6 +178,7 @@ class GanPreset:
     discriminator: DiscriminatorConfig
     data: DataConfig = ShapesConfig()
     train: TrainConfig = TrainConfig()
+    base: str | None = None
 
 
 @dataclass(frozen=True)
@@ -297,6 +298,15 @@ PRESETS: dict[str, Preset] = {
         DiscriminatorConfig(32, text_size=EMOJI_TEXT_SIZE, width=64),
         EmojiConfig(32),
         TrainConfig(steps=10_000, learning_rate=6e-4, mode_seeking_weight=0.0, mse_weight=10.0, shift=2),
+    ),
+    "emoji-64": GanPreset(
+        "draws Twemoji and OpenMoji by their names at 64 x 64",
+        "align-emoji-64",
+        GeneratorConfig(64, text_size=EMOJI_TEXT_SIZE, condition_size=128, width=64, grown=True),
+        DiscriminatorConfig(64, text_size=EMOJI_TEXT_SIZE, width=64),
+        EmojiConfig(64, style="both"),
+        TrainConfig(steps=6000, learning_rate=6e-4, mode_seeking_weight=0.0, mse_weight=10.0, shift=4),
+        base="emoji-32",
     ),
 }
 

@@ -5,17 +5,17 @@ import json
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from course_lib import long_recipes, recipes
-from course_lib.diffusion import DiffusionTextToImage
 from course_lib.emoji_evaluation import load_tone_judge
 from course_lib.errors import CourseError
 from course_lib.evaluation import SCENES, load_judge
+from course_lib.models import load_model
 from course_lib.presets import (
     AlignmentPreset,
     CaptionsPreset,
@@ -82,8 +82,7 @@ def start_run(name: str, changes: dict[str, Any], out: Path, device: torch.devic
     if out.is_dir() and any(out.iterdir()):
         raise CourseError(f'out="{out}" is not empty; choose a new folder, or go on with the run in it: --resume')
     require_parts(preset)
-    settings = {"preset": name, "train": vars(preset.train)}
-    (writable_folder(out) / RUN_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_settings(name, preset, writable_folder(out), [])
     return run(name, preset, out, device)
 
 
@@ -91,8 +90,8 @@ def require_parts(preset: Preset) -> None:
     """Load what a preset builds on, so that a missing part is told before hours of training, not after them."""
     if isinstance(preset, GanPreset | AlignmentPreset | DiffusionPreset):
         load_text_encoder(preset.text_encoder)
-    if isinstance(preset, DiffusionPreset) and preset.base is not None:
-        DiffusionTextToImage.from_pretrained(preset.base)
+    if isinstance(preset, GanPreset | DiffusionPreset) and preset.base is not None:
+        load_model(preset.base)
     if not isinstance(preset, GanPreset | DiffusionPreset):
         return
     if isinstance(preset.data, EmojiConfig):
@@ -103,22 +102,40 @@ def require_parts(preset: Preset) -> None:
             load_judge(preset.data.image_size, scene)
 
 
-def resume_run(out: Path, device: torch.device) -> Path | None:
+def resume_run(out: Path, device: torch.device, steps: int | None = None) -> Path | None:
     """Go on with the run in a folder, by its own settings; a finished one is only reported.
 
+    Args:
+        out: the run's folder; device: where to compute.
+        steps: train to so many steps in all, more than were planned. The learning rate is then what it is at that share
+            of the longer run: it rises once more before it falls. The model so far is kept, as `model-STEPS`.
     Raises:
-        CourseError: there is no run, or its settings are damaged.
+        CourseError: there is no run, its settings are damaged, or it can't be made longer.
     """
     try:
         settings = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
-        name = str(settings["preset"])
+        name, before = str(settings["preset"]), [int(n) for n in settings.get("steps_before", [])]
         preset = override(get_preset(name), dict(settings["train"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CourseError(f'resume="{out}" holds no run ({RUN_FILE}: {error}); start one with --preset') from error
+    planned = preset.train.steps
+    if steps is not None and steps != planned:
+        if type(preset) not in LONG or steps < planned:
+            raise CourseError(f"steps={steps} can't make this run of {planned} steps longer; start one with --preset")
+        preset, before = override(preset, {"steps": steps}), [*before, planned]
+        if (out / "model").is_dir():
+            (out / "model").replace(out / f"model-{planned}")
+        write_settings(name, preset, out, before)
     if (out / "model").is_dir():
         print(f"{out} is finished.")
         return out / "model"
-    return run(name, preset, out, device)
+    return run(name, preset, out, device, before)
+
+
+def write_settings(name: str, preset: Preset, out: Path, steps_before: list[int]) -> None:
+    """What `resume_run` reads."""
+    settings = {"preset": name, "train": vars(preset.train), "steps_before": steps_before}
+    (out / RUN_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 SHORT = {  # minutes: begun anew when they were stopped
@@ -135,12 +152,12 @@ LONG = {  # gone on with where they were stopped
 }
 
 
-def run(name: str, preset: Preset, out: Path, device: torch.device) -> Path | None:
-    """Train a preset of any kind."""
+def run(name: str, preset: Preset, out: Path, device: torch.device, steps_before: Sequence[int] = ()) -> Path | None:
+    """Train a preset of any kind; steps_before: at which it was once thought to be finished."""
     if recipe := SHORT.get(type(preset)):
         return recipe(name, preset, out, device)
     with stop_on_interrupt() as stop:
-        return LONG[type(preset)](name, preset, out, device, stop)
+        return LONG[type(preset)](name, preset, out, device, stop, steps_before)
 
 
 @contextlib.contextmanager

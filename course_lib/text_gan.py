@@ -51,6 +51,8 @@ class GeneratorConfig:
         conditioning: how blocks hear the caption. "concatenation": not at all, only the first layer does, beside the
             noise. "normalisation": it scales and shifts every block's channels. "cross-attention": that, and each
             position of the 16 x 16 block looks at the caption's single tokens.
+        grown: the blocks of a generator of half this size and the same width, and one of half the width on top, so that
+            what the smaller one has learned can be taken over by `grow_`.
     """
 
     image_size: int = 32
@@ -59,6 +61,7 @@ class GeneratorConfig:
     condition_size: int = 64
     width: int = 32
     conditioning: str = "normalisation"
+    grown: bool = False
 
     def __post_init__(self):
         require_image_size(self.image_size)
@@ -68,9 +71,9 @@ class GeneratorConfig:
     @property
     def channels(self) -> tuple[int, ...]:
         """Channels at 4 x 4, 8 x 8, ... up to the full size, e.g. (160, 96, 64, 32) for 32 pixels."""
-        growth = (1, 2, 3, 5, 8, 8, 8)
+        growth = (0.5, 1, 2, 3, 5, 8, 8) if self.grown else (1, 2, 3, 5, 8, 8, 8)
         blocks = int(math.log2(self.image_size // 4)) + 1
-        return tuple(self.width * g for g in reversed(growth[:blocks]))
+        return tuple(max(1, int(self.width * g)) for g in reversed(growth[:blocks]))
 
 
 class PlainBatchNorm2d(Module):
@@ -225,3 +228,23 @@ class Discriminator(Module):
     def forward(self, images: Tensor, text: Tensor) -> Tensor:
         """images (B, 3, S, S) in [-1, 1], text (B, E) -> logits (B,)."""
         return self.match(self.features(images), text)
+
+
+@torch.no_grad()
+def grow_(large: Generator | Discriminator, small: Generator | Discriminator) -> None:
+    """Give a network what one for half its picture size has learned, wherever both have the same layer, in place.
+
+    A generator grows at its end (it needs `grown` in its configuration), a discriminator at its entrance; the layers
+    next to the pixels stay new.
+
+    Args:
+        large: for pictures of 2 S; small: of the same kind, for S.
+    Source: growing both players is Karras et al. 2017, arXiv:1710.10196; theirs fades the new layers in.
+    """
+    own = large.state_dict()  # shares its memory with the network
+    for key, value in small.state_dict().items():
+        if key.startswith("downs."):
+            _, place, kind = key.split(".")
+            key = f"downs.{int(place) + 1}.{kind}"
+        if own[key].shape == value.shape:
+            own[key].copy_(value)

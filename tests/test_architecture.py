@@ -52,7 +52,7 @@ READY_MADE = re.compile(
 MAX_LINES_OF_A_MODULE = 250  # lines of code: what explains them is not counted
 MAX_LINES_OF_CHECKS = 350  # a chapter's checks are mostly sentences: what is wrong, and which idea is behind it
 MAX_LINES = 4500
-MAX_LINES_OF_COMMANDS = 2200  # the top floor has its own limit: commands must not grow unseen either
+MAX_LINES_OF_COMMANDS = 2300  # the top floor has its own limit: commands must not grow unseen either
 
 
 def name_of(path: Path) -> str:

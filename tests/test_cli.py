@@ -299,6 +299,20 @@ def test_a_finished_run_is_only_reported(workplace, capsys):
     assert (workplace / "run" / "model" / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_a_finished_run_can_be_made_longer_and_its_card_says_so(workplace, capsys):
+    assert course("train", "--preset", "tiny-gan", "--steps", 2, "--out", "run") == 0
+    assert course("train", "--resume", "run", "--steps", 4) == 0
+    assert (workplace / "run" / "model-2").is_dir(), "what was finished before is kept"
+    card = (workplace / "run" / "model" / "README.md").read_text(encoding="utf-8")
+    assert "course train --preset tiny-gan --steps 2 --out runs/tiny-gan`, then" in card
+    assert "`course train --resume runs/tiny-gan --steps 4` (steps 4" in card
+    lines = (workplace / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+    assert course("train", "--resume", "run", "--steps", 3) == 2
+    assert "steps=3 can't make this run of 4 steps longer" in capsys.readouterr().err
+    assert course("train", "--resume", "run") == 0 and "is finished" in capsys.readouterr().out
+
+
 def stop_after(monkeypatch, steps: int) -> None:
     """Ctrl-C, pressed when a run has done so many steps."""
     original = long_recipes.MetricsLog.__call__

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from course_lib.errors import CourseError
-from course_lib.text_gan import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
+from course_lib.text_gan import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig, grow_
 
 
 def players(image_size: int = 32) -> tuple[Generator, Discriminator]:
@@ -126,3 +126,26 @@ def test_discriminator_by_concatenation_reads_both_and_not_linearly():
 def test_unknown_conditioning_names_the_nearest(config):
     with pytest.raises(CourseError, match='conditioning="projektion"|conditioning="normalization".*normalisation'):
         config(conditioning="normalization" if config is GeneratorConfig else "projektion")
+
+
+def test_grown_players_begin_with_what_the_smaller_ones_know():
+    sizes = {"z_size": 8, "text_size": 12, "condition_size": 6, "width": 8}
+    torch.manual_seed(1)
+    large = Generator(GeneratorConfig(64, **sizes, grown=True)), players(64)[1]
+    small = players(32)
+    for new, old in zip(large, small, strict=True):
+        grow_(new, old)
+    generator, known = large[0], small[0]
+    assert generator.config.channels == (*known.config.channels, 4)
+    z, text = torch.randn(3, 8), torch.randn(3, 12)
+    for one in (generator, known):
+        one.eval()
+    seen = []  # what enters the third up-sampling, at 16 x 16
+    for one in (generator, known):
+        one.ups[2].register_forward_hook(lambda _, inputs, output: seen.append(output))
+        one(z, text)
+    torch.testing.assert_close(*seen)
+    discriminator, judge = large[1], small[1]
+    for ours, theirs in zip(discriminator.downs[2:], judge.downs[1:], strict=True):
+        assert ours.weight.equal(theirs.weight) and ours.bias.equal(theirs.bias)
+    assert discriminator.read_text.weight.equal(judge.read_text.weight)

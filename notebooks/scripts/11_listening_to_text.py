@@ -662,7 +662,8 @@ table(rows)
 #
 # ## What changed in the library
 #
-# The room `text_gan.py` is furnished: `Generator` with three ways to hear, `Discriminator` with two ways to read.
+# The room `text_gan.py` is furnished: `Generator` with three ways to hear, `Discriminator` with two ways to read, and
+# `grow_`, which lets both players for 64 pixels begin with what those for 32 have learned (Karras and others, 2017).
 # Lesson 12 puts them into a training that can be stopped and gone on with; its `matching_aware_loss` is the rule of
 # section 7 for any loss.
 #
@@ -705,6 +706,8 @@ table(rows)
 #   (algorithm 1). [arXiv:1605.05396](https://arxiv.org/abs/1605.05396)
 # - Harm de Vries and others (2017), *Modulating early visual processing by language*: conditional batch normalisation.
 #   [arXiv:1707.00683](https://arxiv.org/abs/1707.00683)
+# - Tero Karras and others (2017), *Progressive Growing of GANs for Improved Quality, Stability, and Variation*.
+#   [arXiv:1710.10196](https://arxiv.org/abs/1710.10196)
 # - Tao Xu and others (2018), *AttnGAN*: attention to words. [arXiv:1711.10485](https://arxiv.org/abs/1711.10485)
 # - Takeru Miyato and Masanori Koyama (2018), *cGANs with Projection Discriminator*.
 #   [arXiv:1802.05637](https://arxiv.org/abs/1802.05637)
