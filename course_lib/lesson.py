@@ -132,10 +132,10 @@ def show(figure: "Figure", alt: str) -> None:
     Raises:
         ValueError: alt is too short to say that.
     """
-    alt, picture = _require_words(alt), _photograph(figure, 2 * DPI)
+    alt, picture = _require_words(alt), photograph(figure, 2 * DPI)
     if not any(axis.images for axis in figure.axes):
         picture = picture.quantize(256, dither=Image.Dither.NONE)  # lines need no more colours: a third of the size
-    code, width = _encode(picture, "PNG", optimize=True), picture.width // 2
+    code, width = encode(picture, "PNG", optimize=True), picture.width // 2
     image = f'<img alt="{html.escape(alt)}" width="{width}" src="data:image/png;base64,{code}">'
     page = {"text/plain": f"Figure: {alt}", "text/html": image, "image/png": code}
     _display(page, {"image/png": {"alt": alt, "width": width}})
@@ -148,12 +148,13 @@ def _require_words(alt: str) -> str:
     return " ".join(alt.split())
 
 
-def _photograph(figure: "Figure", dpi: int) -> Image.Image:
+def photograph(figure: "Figure", dpi: int = DPI) -> Image.Image:
+    """A figure as a picture, in colours of a page."""
     figure.savefig(drawn := io.BytesIO(), format="png", dpi=dpi, facecolor="white")
     return Image.open(drawn).convert("RGB")
 
 
-def _encode(picture: Image.Image, kind: str, **settings: Any) -> str:
+def encode(picture: Image.Image, kind: str, **settings: Any) -> str:
     """A picture as a file, written in letters: what a notebook holds."""
     picture.save(file := io.BytesIO(), kind, **settings)
     return base64.b64encode(file.getvalue()).decode()
@@ -185,14 +186,14 @@ def figure(
     Raises:
         ValueError: an axis has no label; those that hold pictures, or are switched off, need none.
     """
-    with _drawing(title, columns, rows, size) as (drawing, axes):
+    with new_axes(title, columns, rows, size) as (drawing, axes):
         yield axes
         _require_labels(axes, title)
         show(drawing, alt)
 
 
 @contextmanager
-def _drawing(title: str, columns: int, rows: int, size: tuple[float, float] | None) -> Iterator[tuple["Figure", Any]]:
+def new_axes(title: str, columns: int, rows: int, size: tuple[float, float] | None) -> Iterator[tuple["Figure", Any]]:
     """An empty figure in the lessons' style, and its axes."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -227,22 +228,22 @@ def animate(
     """
     alt, pages = _require_words(alt), []
     for frame in frames:
-        with _drawing(title, 1, 1, size) as (drawing, axis):
+        with new_axes(title, 1, 1, size) as (drawing, axis):
             draw(axis, frame)
             _require_labels(axis, title)
-            pages.append(_photograph(drawing, DPI))
+            pages.append(photograph(drawing, DPI))
     wide, tall = pages[0].size
     film = _paste(pages, 0).quantize(128, dither=Image.Dither.NONE)  # one palette: what does not change costs nothing
     first, *others = (film.crop((0, top, wide, top + tall)) for top in range(0, film.height, tall))
     sheet = _paste([pages[0], pages[len(pages) // 2], pages[-1]], 0 if wide > 1.3 * tall else 1)
     sheet = sheet.quantize(128, dither=Image.Dither.NONE)
     times = [160] * len(others) + [2500]  # milliseconds
-    moving = _encode(first, "GIF", save_all=True, append_images=others, duration=times, loop=0)
+    moving = encode(first, "GIF", save_all=True, append_images=others, duration=times, loop=0)
     if len(moving) > MAX_ANIMATION:
         raise ValueError(f'"{title}" takes {len(moving) / 1e6:.1f} MB; use fewer frames or a smaller size')
     image = f'<img alt="{html.escape(alt)}" width="{wide}" src="data:image/gif;base64,{moving}">'
     folded = f"<details open><summary>Animation (click here to hide it)</summary>{image}</details>"
-    page = {"text/plain": f"Animation: {alt}", "text/html": folded, "image/png": _encode(sheet, "PNG", optimize=True)}
+    page = {"text/plain": f"Animation: {alt}", "text/html": folded, "image/png": encode(sheet, "PNG", optimize=True)}
     _display(page, {"image/png": {"alt": alt, "width": sheet.width}})
 
 

@@ -29,6 +29,7 @@ from course_lib.lesson import house
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 TIMEOUT = 600  # seconds a cell may take
+LIVE_WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 HOUSE = re.compile(r"(?<=```mermaid\n)block-beta\n.*?(?=\n```)", flags=re.S)
 
@@ -113,6 +114,7 @@ def tidy(notebook: NotebookNode) -> None:
         cell.outputs = joined(cell.outputs)
         for output in cell.outputs:
             output.get("metadata", {}).pop("needs_background", None)
+            output.get("data", {}).pop(LIVE_WIDGET, None)  # without a kernel its picture is shown instead
             texts = output if output.output_type == "stream" else output.get("data", {})
             for key in ("text", "text/plain", "text/html", "text/markdown"):
                 for place, word in places.items():

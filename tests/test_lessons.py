@@ -118,7 +118,7 @@ def every_picture_has_alt_text(lesson: Lesson) -> list[str]:
 
 def fits_the_page(lesson: Lesson) -> list[str]:
     low, high = CELLS
-    count = len(lesson.notebook.cells)
+    count = sum("explorer" not in tags(cell) for cell in lesson.notebook.cells)  # that one is played with, not read
     long = [cell for cell in lesson.cells("code") if len(code_lines(cell)) > LINES]
     wide = [line for cell in lesson.cells("code") for line in cell.source.splitlines() if len(line) > COLUMNS]
     number = [] if low <= count <= high else [f"{count} cells; {low} to {high} make a lesson"]

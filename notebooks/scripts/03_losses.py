@@ -378,6 +378,16 @@ with figure(
 # At the far left the network is sure and mistaken. The cross-entropy pulls with its full slope of -1; the squared error
 # hardly pulls, because the sigmoid is flat there. So: squared error for pixels, cross-entropy for yes-no answers.
 #
+# In the explorer you move both yourself. **Predict**, then look: a logit of -100, which slopes are left?
+
+# %% tags=["explorer"]
+from course_lib.widgets import loss_explorer
+
+loss_explorer()
+
+# %% [markdown]
+# -1 for the cross-entropy; for the squared error a number too small to be written in 32 bits: exactly 0.
+#
 # ## 4 The two players of a GAN
 #
 # A GAN (lesson 10) has two networks. The **discriminator** D tells real pictures from generated ones; the **generator**
@@ -467,8 +477,7 @@ lines(
 # The saturating one: at -6 its slope is $\sigma(-6) = 0.0025$, that of the other 0.9975, 400 times as much, exactly when
 # G needs it. Goodfellow and others saw this in the first paper on GANs (section 3) and proposed the second form, which
 # we use.
-
-# %% [markdown]
+#
 # ### The total, and whose it is
 #
 # A generator may have a second wish, such as to reproduce a given picture. Then its loss is a weighted sum; the weight
