@@ -225,9 +225,11 @@ class Discriminator(Module):
             return self.realness(leaky_relu(self.joint(both), 0.2)).squeeze(1)
         return self.realness(features).squeeze(1) + (features * heard).sum(1) / math.sqrt(self.config.hidden)
 
-    def forward(self, images: Tensor, text: Tensor) -> Tensor:
-        """images (B, 3, S, S) in [-1, 1], text (B, E) -> logits (B,)."""
-        return self.match(self.features(images), text)
+    def forward(self, images: Tensor, *texts: Tensor) -> Tensor:
+        """images (B, 3, S, S) in [-1, 1], text (B, E) -> logits (B,); with T texts for each picture (B, T)."""
+        features = self.features(images)  # looked at once, however many captions there are to read
+        logits = [self.match(features, text) for text in texts]
+        return logits[0] if len(logits) == 1 else torch.stack(logits, 1)
 
 
 @torch.no_grad()

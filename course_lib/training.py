@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from tqdm import tqdm
 
 from course_lib.alignment import unit
 from course_lib.batches import Batch, EmbeddedPictures, moved, repeated, step_random
 from course_lib.checkpoint import load_checkpoint, save_checkpoint
 from course_lib.errors import CourseError, nearest, require_range
-from course_lib.fit import require_finite
 from course_lib.gan import GAN_LOSSES
 from course_lib.image_encoder import ImageEncoder
 from course_lib.losses import (
@@ -43,6 +43,7 @@ RANGES = (  # of the settings of `TrainConfig`: names, smallest, largest
     (("seed",), 0, 2**32 - 1),
 )
 CONTRASTIVE_SCALE = 10.0  # of the cosines, as in the alignment of chapter 08 before it learns its own
+MOST_SKIPPED = 20  # updates in a row; a training that only stumbles gets up again before that
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,28 @@ class AdversarialTrainer(Trainer):
         self.generator_optimizer = Adam(generator.parameters(), config.learning_rate, config.betas)
         self.discriminator_optimizer = Adam(discriminator.parameters(), config.learning_rate, config.betas)
         self.average = WeightAverage(generator, config.average_decay)
+        self.skipped: list[str] = []  # what was not finite in each of the last steps that were left out
+
+    def passed(self, network: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
+        """One pass over a batch. Every pass goes through here, so that `scale` can share it out or speed it up."""
+        return network(*inputs)
+
+    def share(self, gradients: list[Tensor]) -> None:
+        """Nothing to do: there is one process, and it has seen the whole batch. See `scale`."""
+
+    def update(self, player: Module, optimizer: Adam, loss: Tensor) -> bool:
+        """One step along the gradients; none, and False, if one of them is infinite or no number."""
+        optimizer.zero_grad()
+        loss.backward()
+        named = [(name, p.grad) for name, p in player.named_parameters() if p.grad is not None]
+        self.share([gradient for _, gradient in named])
+        sums = torch.stack([gradient.sum() for _, gradient in named])  # one number that is not finite spoils its sum
+        if sums.isfinite().all():
+            optimizer.step()
+            return True
+        layer = named[int(sums.isfinite().logical_not().nonzero()[0])][0]
+        self.skipped.append(f"the gradient of {type(player).__name__.lower()}.{layer} (loss {loss.item():g})")
+        return False
 
     def step(self, data: EmbeddedPictures) -> dict[str, float]:
         """One update of both players; returns the losses.
@@ -224,10 +247,17 @@ class AdversarialTrainer(Trainer):
         started = time.monotonic()
         random = step_random(self.config.seed, self.steps_done)
         batch = data.batch(self.config.batch_size, self.config.text_dropout, self.config.text_noise, random)
-        drawn = self.draw(batch, random)
+        drawn, before = self.draw(batch, random), len(self.skipped)
         losses = self.discriminator_step(batch, drawn, random)
         losses |= self.generator_step(batch, drawn, random)
-        self.average.update(self.generator)
+        if len(self.skipped) == before:
+            self.average.update(self.generator)
+            self.skipped.clear()
+        elif len(self.skipped) > MOST_SKIPPED:
+            raise FloatingPointError(
+                f"step {self.steps_done}: {len(self.skipped)} updates in a row were left out, because "
+                f"{self.skipped[-1]} was not finite; go back to the last checkpoint, with a smaller learning_rate"
+            )
         values = {name: value.item() for name, value in losses.items()}
         self.steps_done += 1
         self.seconds += time.monotonic() - started
@@ -238,36 +268,35 @@ class AdversarialTrainer(Trainer):
         z = torch.randn(len(batch.texts), self.generator.config.z_size, generator=random).to(batch.texts.device)
         texts = repeated(batch.texts, self.times)
         tokens = None if batch.tokens is None else repeated(batch.tokens, self.times)
-        return Drawn(self.generator(z, texts, tokens), z, texts)
+        return Drawn(self.passed(self.generator, z, texts, tokens), z, texts)
 
     def discriminator_step(self, batch: Batch, drawn: "Drawn", random: torch.Generator) -> dict[str, Tensor]:
         """Real with its caption is real; fake, and real with a wrong caption, are not."""
         config, player = self.config, self.discriminator
         with_penalty = max(config.r1_weight, config.r2_weight) > 0 and self.steps_done % config.r1_every == 0
         real = moved(batch.images, config.shift, random).requires_grad_(with_penalty)
-        features = player.features(real)  # (B, H), read with both captions
-        real_logits = player.match(features, batch.texts)
+        texts = (batch.texts, batch.wrong_texts) if config.matching_aware else (batch.texts,)
+        real_logits, *wrong_logits = self.passed(player, real, *texts).view(len(real), -1).unbind(1)  # (B,) each
         fake = moved(drawn.images.detach(), config.shift, random).requires_grad_(with_penalty and config.r2_weight > 0)
-        fake_logits = player(fake, drawn.texts)
-        wrong_logits = player.match(features, batch.wrong_texts) if config.matching_aware else None
-        loss = matching_aware_loss(config.loss, real_logits, fake_logits, wrong_logits, batch.wrong)
+        fake_logits = self.passed(player, fake, drawn.texts)
+        loss = matching_aware_loss(config.loss, real_logits, fake_logits, *(wrong_logits or [None]), batch.wrong)
         penalty = loss.new_zeros(())
         if with_penalty:
             penalty = config.r1_weight * r1_penalty(real_logits, real)
             if config.r2_weight > 0:
                 penalty = penalty + config.r2_weight * r1_penalty(fake_logits, fake)  # R2: the same on fakes
-        self.discriminator_optimizer.zero_grad()
-        (loss + config.r1_every * penalty).backward()
-        self.discriminator_optimizer.step()
+        self.update(player, self.discriminator_optimizer, loss + config.r1_every * penalty)
         return {"loss_d": loss, "logit_real": real_logits.mean(), "logit_fake": fake_logits.mean()}
 
     def generator_step(self, batch: Batch, drawn: "Drawn", random: torch.Generator) -> dict[str, Tensor]:
         """Make the discriminator call the fake real; if asked, make different noise count and pixels agree."""
         config = self.config
         self.discriminator.requires_grad_(False)  # only its input's gradient is needed: a third less work
-        fake_logits = self.discriminator(moved(drawn.images, config.shift, random), drawn.texts)
+        fake_logits = self.passed(self.discriminator, moved(drawn.images, config.shift, random), drawn.texts)
         paired = config.loss == "relativistic"  # the only loss that sets fakes beside real pictures in this turn too
-        real_logits = self.discriminator(moved(batch.images, config.shift, random), batch.texts) if paired else None
+        real_logits = None
+        if paired:
+            real_logits = self.passed(self.discriminator, moved(batch.images, config.shift, random), batch.texts)
         loss = GAN_LOSSES[config.loss][1](real_logits, fake_logits)
         losses, total = {"loss_g": loss}, loss
         if config.mode_seeking_weight > 0:
@@ -278,12 +307,10 @@ class AdversarialTrainer(Trainer):
             total = total_loss(total, losses["mse"], config.mse_weight)
         if config.contrastive_weight > 0:
             same = (drawn.texts[:, None] == drawn.texts).all(-1)  # (B, B): drawn for one caption
-            seen = unit(self.image_encoder(drawn.images)), unit(drawn.texts)
+            seen = unit(self.passed(self.image_encoder, drawn.images)), unit(drawn.texts)
             losses["contrastive"] = contrastive_loss(*seen, CONTRASTIVE_SCALE, same)
             total = total + config.contrastive_weight * losses["contrastive"]
-        self.generator_optimizer.zero_grad()
-        total.backward()
-        self.generator_optimizer.step()
+        self.update(self.generator, self.generator_optimizer, total)
         self.discriminator.requires_grad_(True)
         return losses
 
@@ -325,7 +352,7 @@ def train(
         progress: what the progress bar says; None: no bar.
         clock: what `seconds` are counted by; `time.process_time` counts the processor's.
     Raises:
-        FloatingPointError: a loss is not finite.
+        FloatingPointError: more than `MOST_SKIPPED` updates in a row had a gradient that is not finite.
     """
     config, started = trainer.config, clock()
     bar = tqdm(total=config.steps, initial=trainer.steps_done, desc=progress, disable=progress is None)
@@ -337,8 +364,6 @@ def train(
             trainer.set_learning_rate(learning_rate_at(config, max(elapsed, trainer.steps_done / config.steps)))
             losses = trainer.step(data)
             told = {name: value for name, value in losses.items() if name.startswith("loss")}
-            for loss in told.values():
-                require_finite(loss, trainer.steps_done)
             bar.set_postfix({name: f"{loss:.2f}" for name, loss in told.items()}, refresh=False)
             bar.update()
             for listener in listeners:
