@@ -39,6 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--preset", help="what to train; a wrong name lists them all")
     what.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder; --steps: longer")
     train.add_argument("--out", type=Path, help="a new folder for the run (default runs/PRESET)")
+    train.add_argument("--precision", choices=("float32", "bfloat16"), help="of convolutions and products (lesson 13)")
+    train.add_argument("--compile", choices=("no", "yes", "cuda-graph"), help="fuse each pass (lesson 13)")
     for name, kind in SETTINGS.items():
         train.add_argument(f"--{name}", type=kind, help=f"instead of the preset's {name.replace('_', ' ')}")
 
@@ -123,10 +125,12 @@ def command_demo(options: argparse.Namespace) -> None:
 def command_train(options: argparse.Namespace) -> None:
     """`course train`."""
     from course_lib.runs import choose_device, resume_run, start_run
+    from course_lib.scale import ScaleConfig
 
+    scale = {name: getattr(options, name) for name in ("precision", "compile") if getattr(options, name) is not None}
     changes = {name: getattr(options, name) for name in SETTINGS if getattr(options, name) is not None}
     device = choose_device(options.device or "auto")
-    others = [f"--{name}" for name in [*changes, *(["out"] if options.out else [])] if name != "steps"]
+    others = [f"--{name}" for name in [*changes, *scale, *(["out"] if options.out else [])] if name != "steps"]
     if options.resume and others:
         raise CourseError(f"--resume goes on with the run's own settings; leave out {', '.join(others)}")
     folder = options.resume or options.out or Path("runs") / options.preset
@@ -135,7 +139,7 @@ def command_train(options: argparse.Namespace) -> None:
         if options.resume:
             model = resume_run(folder, device, options.steps)
         else:
-            model = start_run(options.preset, changes, folder, device)
+            model = start_run(options.preset, changes, folder, device, ScaleConfig(**scale))
     except KeyboardInterrupt:
         model, saved = None, "What was saved last is kept"
     if model is None:

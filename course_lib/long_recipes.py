@@ -1,6 +1,7 @@
 """How the long trainings go, text-to-image GANs and diffusion: they can be stopped, and gone on with."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,18 @@ from course_lib.cards import energy_wh, write_card
 from course_lib.data.pictures import CaptionedPictures
 from course_lib.diffusion import DiffusionTextToImage
 from course_lib.diffusion_training import DiffusionTrainer
+from course_lib.errors import CourseError
 from course_lib.listeners import Checkpoints, MetricsLog, SampleGrids
 from course_lib.marks import marks_of
 from course_lib.models import AnyModel
 from course_lib.presets import DiffusionPreset, GanPreset, data_record
 from course_lib.recipes import all_pictures
+from course_lib.scale import ALONE, PLAIN, ScaleConfig, ScaledTrainer, World
 from course_lib.text_encoder import TextEncoder, embed_captions, embed_tokens, load_text_encoder
 from course_lib.text_gan import Discriminator, Generator, grow_
 from course_lib.text_to_image import TextToImage
 from course_lib.tokenizer import Tokenizer
-from course_lib.training import AdversarialTrainer, Listener, Trainer, train
+from course_lib.training import Listener, Trainer, train
 from course_lib.unet import UNet
 
 EXAM = 2000  # pictures for each kind of caption on a model card
@@ -31,59 +34,72 @@ DIFFUSION_EXAM, DIFFUSION_STEPS, DIFFUSION_SCALE = (
 )  # pictures, steps and guidance of the card of a model that is slow to draw
 
 
-def train_gan(
-    name: str,
-    preset: GanPreset,
-    out: Path,
-    device: torch.device,
-    stop: Callable[[], bool] = lambda: False,
-    steps_before: Sequence[int] = (),
-) -> Path | None:
-    """Train a text-to-image GAN in a run folder, or go on with the run that is there (lesson 12).
+@dataclass(frozen=True)
+class Run:
+    """A long training and its folder.
+
+    Args:
+        name: of the preset; preset: its settings.
+        out: the folder; device: where to compute.
+        stop: asked before every step; True ends the run early.
+        steps_before: at which it was once thought to be finished.
+        scale: how to compute; world: which of how many processes this is. Only the first one writes.
+    """
+
+    name: str
+    preset: GanPreset | DiffusionPreset
+    out: Path
+    device: torch.device
+    stop: Callable[[], bool] = lambda: False
+    steps_before: Sequence[int] = ()
+    scale: ScaleConfig = PLAIN
+    world: World = ALONE
+
+
+def train_gan(run: Run) -> Path | None:
+    """Train a text-to-image GAN, or go on with the run that is in its folder (lesson 12).
 
     Returns:
         The folder of the finished model; None if `stop` ended the run early (its state is saved).
     """
+    preset, device = run.preset, run.device
     encoder, tokenizer = load_text_encoder(preset.text_encoder, device)
     dataset = preset.data.dataset()
-    trainer = new_trainer(preset, device)
+    trainer = new_trainer(preset, device, run.scale, run.world)
     data = embed(dataset, encoder, tokenizer, device, trainer.generator.reads_tokens)
     prompts = preset.data.dataset("heldout")
     prompts = embed_captions(encoder, tokenizer, [prompts.caption(i) for i in range(32)])
-    listeners = [SampleGrids(out / "samples", prompts, preset.train.sample_every)]
-    if not go_on(trainer, data, listeners, out, stop, name):
+    listeners = [SampleGrids(run.out / "samples", prompts, preset.train.sample_every)]
+    if not go_on(trainer, data, listeners, run.out, run.stop, run.name, run.world):
         return None
-    facts = facts_of(name, preset, trainer, steps_before)
     parts = trainer.average.model, trainer.discriminator, encoder, tokenizer
-    model = TextToImage(*parts, preset.data.vocabulary(), facts)
-    return finish_model(model, out, EXAM)
+    model = TextToImage(*parts, preset.data.vocabulary(), facts_of(run, trainer))
+    return finish_model(model, run.out, EXAM) if run.world.rank == 0 else run.out / "model"
 
 
-def train_diffusion(
-    name: str,
-    preset: DiffusionPreset,
-    out: Path,
-    device: torch.device,
-    stop: Callable[[], bool] = lambda: False,
-    steps_before: Sequence[int] = (),
-) -> Path | None:
-    """Train a stage of diffusion in a run folder, or go on with the run that is there (lesson 16).
+def train_diffusion(run: Run) -> Path | None:
+    """Train a stage of diffusion, or go on with the run that is in its folder (lesson 16).
 
     Returns:
         The folder of the finished model; None if `stop` ended the run early (its state is saved).
+    Raises:
+        CourseError: it is asked to be faster in ways that only the GAN's trainer knows.
     """
+    if run.scale != PLAIN or run.world != ALONE:
+        raise CourseError("precision, compile and several processes are for GANs; leave them out for diffusion")
+    preset, device = run.preset, run.device
     encoder, tokenizer = load_text_encoder(preset.text_encoder, device)
     torch.manual_seed(preset.train.seed)
     trainer = DiffusionTrainer(UNet(preset.unet).to(device), preset.train)
     data = embed(preset.data.dataset(), encoder, tokenizer, device, tokens=True)
-    if not go_on(trainer, data, [], out, stop, name):
+    if not go_on(trainer, data, [], run.out, run.stop, run.name):
         return None
-    facts, stages = facts_of(name, preset, trainer, steps_before), (trainer.average.model, None)
+    stages = (trainer.average.model, None)
     if preset.base is not None:
         stages = (DiffusionTextToImage.from_pretrained(preset.base, device).base, trainer.average.model)
-    model = DiffusionTextToImage(*stages, encoder, tokenizer, preset.data.vocabulary(), facts)
+    model = DiffusionTextToImage(*stages, encoder, tokenizer, preset.data.vocabulary(), facts_of(run, trainer))
     sampling = {"steps_per_sample": DIFFUSION_STEPS, "guidance_scale": DIFFUSION_SCALE}
-    return finish_model(model, out, DIFFUSION_EXAM, **sampling)
+    return finish_model(model, run.out, DIFFUSION_EXAM, **sampling)
 
 
 def finish_model(model: AnyModel, out: Path, n: int, **sampling: Any) -> Path:
@@ -94,12 +110,21 @@ def finish_model(model: AnyModel, out: Path, n: int, **sampling: Any) -> Path:
 
 
 def go_on(
-    trainer: Trainer, data: EmbeddedPictures, listeners: list[Listener], out: Path, stop: Callable[[], bool], name: str
+    trainer: Trainer,
+    data: EmbeddedPictures,
+    listeners: list[Listener],
+    out: Path,
+    stop: Callable[[], bool],
+    name: str,
+    world: World = ALONE,
 ) -> bool:
     """Train from where the run in this folder stopped, with its log and its checkpoints; True when it is finished."""
     state = out / "checkpoints" / "last"
     if state.is_dir() or state.with_name(".last.old").is_dir():  # a save that was cut short leaves only that
         trainer.load(state)
+    if world.rank > 0:
+        train(trainer, data, stop=stop, progress=None)
+        return trainer.steps_done >= trainer.config.steps
     listeners = [
         MetricsLog(out / "metrics.jsonl", trainer.steps_done),
         *listeners,
@@ -110,16 +135,17 @@ def go_on(
     return trainer.steps_done >= trainer.config.steps
 
 
-def facts_of(
-    name: str, preset: GanPreset | DiffusionPreset, trainer: Trainer, steps_before: Sequence[int]
-) -> dict[str, Any]:
+def facts_of(run: Run, trainer: Trainer) -> dict[str, Any]:
     """What a model keeps of its training."""
-    record = data_record(preset.data)
-    spent = {"seconds": round(trainer.seconds), "watt_hours": round(energy_wh(trainer.seconds), 1)}
-    return {"preset": name, "data": record, "train": vars(preset.train), "steps_before": list(steps_before), **spent}
+    watt_hours = round(energy_wh(trainer.seconds) * run.world.size, 1)
+    facts = {"preset": run.name, "data": data_record(run.preset.data), "train": vars(run.preset.train)}
+    facts |= {"steps_before": list(run.steps_before), "scale": vars(run.scale), "processes": run.world.size}
+    return facts | {"seconds": round(trainer.seconds), "watt_hours": watt_hours}
 
 
-def new_trainer(preset: GanPreset, device: torch.device) -> AdversarialTrainer:
+def new_trainer(
+    preset: GanPreset, device: torch.device, scale: ScaleConfig = PLAIN, world: World = ALONE
+) -> ScaledTrainer:
     """Both players with fresh weights from the preset's seed; those of its base where it has one."""
     torch.manual_seed(preset.train.seed)
     generator, discriminator = Generator(preset.generator).to(device), Discriminator(preset.discriminator).to(device)
@@ -127,7 +153,7 @@ def new_trainer(preset: GanPreset, device: torch.device) -> AdversarialTrainer:
         small = TextToImage.from_pretrained(preset.base, device)
         grow_(generator, small.generator)
         grow_(discriminator, small.discriminator)
-    return AdversarialTrainer(generator, discriminator, preset.train)
+    return ScaledTrainer(generator, discriminator, preset.train, scale=scale, world=world)
 
 
 def embed(

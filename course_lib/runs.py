@@ -2,19 +2,25 @@
 
 import contextlib
 import json
+import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from course_lib import long_recipes, recipes
+from course_lib.checkpoint import dataclass_from_dict
 from course_lib.emoji_evaluation import load_tone_judge
 from course_lib.errors import CourseError
 from course_lib.evaluation import SCENES, load_judge
+from course_lib.long_recipes import Run
 from course_lib.models import load_model
 from course_lib.presets import (
     AlignmentPreset,
@@ -31,9 +37,10 @@ from course_lib.presets import (
     override,
 )
 from course_lib.pretrained import MINILM, find_pretrained
+from course_lib.scale import PLAIN, ScaleConfig, World, join_world
 from course_lib.text_encoder import load_text_encoder
 
-RUN_FILE = "run.json"
+RUN_FILE, LOCK_FILE = "run.json", "training.lock"
 
 
 def choose_device(device: str) -> torch.device:
@@ -65,13 +72,15 @@ def writable_folder(path: Path) -> Path:
     return path
 
 
-def start_run(name: str, changes: dict[str, Any], out: Path, device: torch.device) -> Path | None:
+def start_run(
+    name: str, changes: dict[str, Any], out: Path, device: torch.device, scale: ScaleConfig = PLAIN
+) -> Path | None:
     """Train a preset in a new folder.
 
     Args:
         name: of the preset; changes: training settings instead of the preset's.
         out: the run's folder; made here.
-        device: where to compute.
+        device: where to compute; scale: how.
     Returns:
         The folder of the trained model; None if Ctrl-C ended the run early (its state is saved).
     Raises:
@@ -79,11 +88,16 @@ def start_run(name: str, changes: dict[str, Any], out: Path, device: torch.devic
             there.
     """
     preset = override(get_preset(name), changes)
+    world, device = join_world(device)
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) and (out / RUN_FILE).exists():
+        return resume_run(out, device)  # `torchrun` has begun anew, because a process had died
+    if world.rank > 0:  # the first process writes what there is to write
+        return run(Run(name, preset, out, device, scale=scale, world=world))
     if out.is_dir() and any(out.iterdir()):
         raise CourseError(f'out="{out}" is not empty; choose a new folder, or go on with the run in it: --resume')
     require_parts(preset)
-    write_settings(name, preset, writable_folder(out), [])
-    return run(name, preset, out, device)
+    with owned(writable_folder(out)):
+        return begin(Run(name, preset, out, device, scale=scale, world=world))
 
 
 def require_parts(preset: Preset) -> None:
@@ -110,12 +124,20 @@ def resume_run(out: Path, device: torch.device, steps: int | None = None) -> Pat
         steps: train to so many steps in all, more than were planned. The learning rate is then what it is at that share
             of the longer run: it rises once more before it falls. The model so far is kept, as `model-STEPS`.
     Raises:
-        CourseError: there is no run, its settings are damaged, or it can't be made longer.
+        CourseError: there is no run, its settings are damaged, it can't be made longer, or another process trains it.
     """
+    world, device = join_world(device)
+    with owned(out) if world.rank == 0 else contextlib.nullcontext():
+        return go_on_with(out, device, steps, world)
+
+
+def go_on_with(out: Path, device: torch.device, steps: int | None, world: World) -> Path | None:
+    """What `resume_run` does when the folder is its own."""
     try:
         settings = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
         name, before = str(settings["preset"]), [int(n) for n in settings.get("steps_before", [])]
         preset = override(get_preset(name), dict(settings["train"]))
+        scale = dataclass_from_dict(ScaleConfig, settings.get("scale", {}), out / RUN_FILE)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CourseError(f'resume="{out}" holds no run ({RUN_FILE}: {error}); start one with --preset') from error
     planned = preset.train.steps
@@ -123,19 +145,23 @@ def resume_run(out: Path, device: torch.device, steps: int | None = None) -> Pat
         if type(preset) not in LONG or steps < planned:
             raise CourseError(f"steps={steps} can't make this run of {planned} steps longer; start one with --preset")
         preset, before = override(preset, {"steps": steps}), [*before, planned]
-        if (out / "model").is_dir():
+        if world.rank == 0 and (out / "model").is_dir():
             (out / "model").replace(out / f"model-{planned}")
-        write_settings(name, preset, out, before)
+        if world.size > 1:
+            torch.distributed.barrier()  # before the others look whether the run is finished
     if (out / "model").is_dir():
         print(f"{out} is finished.")
         return out / "model"
-    return run(name, preset, out, device, before)
+    return begin(Run(name, preset, out, device, steps_before=before, scale=scale, world=world))
 
 
-def write_settings(name: str, preset: Preset, out: Path, steps_before: list[int]) -> None:
-    """What `resume_run` reads."""
-    settings = {"preset": name, "train": vars(preset.train), "steps_before": steps_before}
-    (out / RUN_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+def begin(run_: Run) -> Path | None:
+    """Write down what `resume_run` needs, and run."""
+    settings = {"preset": run_.name, "train": vars(run_.preset.train)}
+    settings |= {"steps_before": list(run_.steps_before), "scale": vars(run_.scale)}
+    if run_.world.rank == 0:
+        (run_.out / RUN_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    return run(run_)
 
 
 SHORT = {  # minutes: begun anew when they were stopped
@@ -152,12 +178,65 @@ LONG = {  # gone on with where they were stopped
 }
 
 
-def run(name: str, preset: Preset, out: Path, device: torch.device, steps_before: Sequence[int] = ()) -> Path | None:
-    """Train a preset of any kind; steps_before: at which it was once thought to be finished."""
-    if recipe := SHORT.get(type(preset)):
-        return recipe(name, preset, out, device)
-    with stop_on_interrupt() as stop:
-        return LONG[type(preset)](name, preset, out, device, stop, steps_before)
+def run(asked: Run) -> Path | None:
+    """Train a preset of any kind.
+
+    Raises:
+        CourseError: the memory is too small, or another process of this run has died.
+    """
+    if recipe := SHORT.get(type(asked.preset)):
+        return recipe(asked.name, asked.preset, asked.out, asked.device)
+    how = f'the last checkpoint is kept; go on with: course train --resume "{asked.out}"'
+    try:
+        if asked.world.size > 1:  # all processes have to stop at one step: here a signal ends them at once
+            return LONG[type(asked.preset)](asked)
+        with stop_on_interrupt() as stop:
+            return LONG[type(asked.preset)](replace(asked, stop=stop))
+    except torch.OutOfMemoryError as error:
+        less = (
+            f"a smaller --batch_size than {asked.preset.train.batch_size}, or --precision bfloat16, needs less memory"
+        )
+        raise CourseError(f"the memory is full ({str(error)[:80]}); {less}; {how}") from error
+    except RuntimeError as error:
+        if asked.world.size == 1:
+            raise
+        raise CourseError(f"another process of this run is gone ({str(error)[:80]}); {how}") from error
+
+
+@contextlib.contextmanager
+def owned(out: Path) -> Iterator[None]:
+    """Within it this process alone may train in the folder.
+
+    Raises:
+        CourseError: another one does.
+    """
+    path, mine = out / LOCK_FILE, {"process": os.getpid(), "started": psutil.Process().create_time()}
+    if not out.is_dir():  # no run, which is told by who looks for it
+        yield
+        return
+    try:
+        path.open("x", encoding="utf-8").close()
+    except FileExistsError:
+        if (owner := living_owner(path)) is not None:
+            since = time.strftime("%Y-%m-%d %H:%M", time.localtime(owner.create_time()))
+            raise CourseError(
+                f'"{out}" is being trained by process {owner.pid}, started {since}; wait for it, or stop it'
+            ) from None
+    path.write_text(json.dumps(mine), encoding="utf-8")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def living_owner(path: Path) -> psutil.Process | None:
+    """The process that a lock names; None if it is gone, or its number has gone to another one since."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        owner = psutil.Process(int(told["process"]))
+        return owner if abs(owner.create_time() - float(told["started"])) < 2 else None
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        return None
 
 
 @contextlib.contextmanager

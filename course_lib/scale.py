@@ -49,6 +49,9 @@ class ScaleConfig:
                 raise CourseError(f'{name}="{value}" is unknown; {nearest(str(value), known)}')
 
 
+PLAIN = ScaleConfig()
+
+
 class World(NamedTuple):
     """Which of how many processes this is."""
 
@@ -157,7 +160,7 @@ class ScaledTrainer(AdversarialTrainer):
         discriminator: Discriminator,
         config: TrainConfig,
         image_encoder: ImageEncoder | None = None,
-        scale: ScaleConfig = ScaleConfig(),
+        scale: ScaleConfig = PLAIN,
         world: World = ALONE,
     ):
         super().__init__(generator, discriminator, config, image_encoder)

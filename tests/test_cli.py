@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -313,6 +314,40 @@ def test_a_finished_run_can_be_made_longer_and_its_card_says_so(workplace, capsy
     assert course("train", "--resume", "run") == 0 and "is finished" in capsys.readouterr().out
 
 
+def test_a_folder_in_which_another_process_trains_is_refused_and_a_stale_lock_is_not(workplace, capsys):
+    assert course("train", "--preset", "tiny-gan", "--steps", 2, "--out", "run") == 0
+    lock = workplace / "run" / "training.lock"
+    assert not lock.exists()
+    parent = psutil.Process().parent()
+    lock.write_text(json.dumps({"process": parent.pid, "started": parent.create_time()}), encoding="utf-8")
+    assert course("train", "--resume", "run", "--steps", 4) == 2
+    assert f"is being trained by process {parent.pid}, started 2" in capsys.readouterr().err
+    assert (workplace / "run" / "model").is_dir(), "nothing was touched"
+    for stale in ({"process": parent.pid, "started": 1.0}, {"process": 10**9}, "torn"):
+        lock.write_text(json.dumps(stale), encoding="utf-8")
+        assert course("train", "--resume", "run") == 0
+    assert not lock.exists()
+
+
+def test_a_full_memory_is_told_with_the_remedy(workplace, monkeypatch, capsys):
+    def full(self, data):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(long_recipes.ScaledTrainer, "step", full)
+    assert course("train", "--preset", "tiny-gan", "--out", "run") == 2
+    told = capsys.readouterr().err
+    assert "a smaller --batch_size than" in told and 'course train --resume "run"' in told
+
+
+def test_how_to_compute_is_kept_with_the_run(workplace):
+    assert course("train", "--preset", "tiny-gan", "--steps", 2, "--out", "run", "--precision", "bfloat16") == 0
+    assert json.loads((workplace / "run" / "run.json").read_text())["scale"] == {
+        "precision": "bfloat16",
+        "compile": "no",
+    }
+    assert TextToImage.from_pretrained(workplace / "run" / "model").training_facts["scale"]["precision"] == "bfloat16"
+
+
 def stop_after(monkeypatch, steps: int) -> None:
     """Ctrl-C, pressed when a run has done so many steps."""
     original = long_recipes.MetricsLog.__call__
@@ -327,13 +362,13 @@ def stop_after(monkeypatch, steps: int) -> None:
 
 def count_steps(monkeypatch) -> list[int]:
     """The numbers of the training steps that are done from now on."""
-    steps, original = [], long_recipes.AdversarialTrainer.step
+    steps, original = [], long_recipes.ScaledTrainer.step
 
     def step(self, data):
         steps.append(self.steps_done)
         return original(self, data)
 
-    monkeypatch.setattr(long_recipes.AdversarialTrainer, "step", step)
+    monkeypatch.setattr(long_recipes.ScaledTrainer, "step", step)
     return steps
 
 
