@@ -85,7 +85,11 @@ def join_world(device: torch.device) -> tuple[World, torch.device]:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=WAIT)
+        store, rank, size = next(dist.rendezvous("env://", timeout=WAIT))
+        # the store outlives a restart, with the addresses of the dead: each attempt has a shelf of its own
+        store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=WAIT)
     return World(dist.get_rank(), dist.get_world_size()), device
 
 

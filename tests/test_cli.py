@@ -449,6 +449,37 @@ def test_ctrl_c_from_another_process(workplace):
     assert len(metrics.read_text(encoding="utf-8").splitlines()) == 100
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="torchrun's rendezvous wants libuv on Windows")
+def test_torchrun_trains_in_two_processes_and_begins_anew_when_one_dies(workplace):
+    """The second process is killed once, in the middle; the run goes on from its last checkpoint and ends as if not."""
+    (workplace / "tiny_course.py").write_text(
+        "import os, sys\n"
+        "from course_lib import cli, long_recipes, presets, scale\n"
+        "from tiny import tiny_preset\n"
+        "presets.PRESETS['tiny-gan'] = tiny_preset(steps=12, checkpoint_every=4, sample_every=40)\n"
+        "long_recipes.EXAM = 10\n"
+        "step = scale.ScaledTrainer.step\n"
+        "def mortal(self, data):\n"
+        "    if self.steps_done == 6 and self.world.rank == 1 and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':\n"
+        "        os._exit(9)\n"
+        "    return step(self, data)\n"
+        "scale.ScaledTrainer.step = mortal\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n",
+        encoding="utf-8",
+    )
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    command += ["tiny_course.py", "train", "--device", "cpu", "--preset", "tiny-gan", "--out", "run"]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    assert told.returncode == 0, told.stderr
+    lines = (workplace / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 13)), "each step once"
+    model = TextToImage.from_pretrained(workplace / "run" / "model")
+    assert model.training_facts["processes"] == 2
+
+
 # ---- demo
 
 
