@@ -4,6 +4,7 @@ Each is called with the trainer and the losses after every step, and knows when 
 """
 
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -27,7 +28,9 @@ class MetricsLog:
         if path.is_file():
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[:steps_done]:
                 kept.append(line + "\n")
-        path.write_text("".join(kept), encoding="utf-8")
+        whole = path.with_name(f".{path.name}.part")  # a kill between emptying and filling must not lose what was told
+        whole.write_text("".join(kept), encoding="utf-8")
+        os.replace(whole, path)
         self.path = path
 
     def __call__(self, trainer: Trainer, losses: dict[str, float]) -> None:

@@ -313,6 +313,33 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_words():
         train(trainer, make_data(64, 16), progress=None)
 
 
+def test_one_update_with_an_infinite_gradient_is_left_out_and_the_run_goes_on():
+    trainer, data = small_trainer(steps=4), make_data(64, 16)
+    weight, calls = trainer.discriminator.hidden.weight, []
+
+    def spoil(gradient):
+        calls.append(gradient)
+        return gradient * float("inf") if len(calls) == 2 else gradient
+
+    weight.register_hook(spoil)
+    trainer.step(data)
+    before = {name: x.clone() for name, x in trainer.discriminator.state_dict().items()}
+    average = trainer.average.model.start.weight.clone()
+    trainer.step(data)  # the discriminator's update is the one that is spoiled
+    assert all(x.equal(before[name]) for name, x in trainer.discriminator.state_dict().items())
+    assert trainer.average.model.start.weight.equal(average) and len(trainer.skipped) == 1
+    assert "the gradient of discriminator.hidden.weight (loss " in trainer.skipped[0]
+    trainer.step(data)
+    assert trainer.skipped == [] and not trainer.discriminator.hidden.weight.equal(before["hidden.weight"])
+
+
+def test_a_run_in_which_every_update_fails_stops_and_says_where():
+    trainer, data = small_trainer(steps=100), make_data(64, 16)
+    trainer.generator.to_rgb.weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(FloatingPointError, match=r"step 20: 21 updates in a row .* generator.to_rgb.weight .* was not"):
+        train(trainer, data, progress=None)
+
+
 def test_time_limit_ends_the_run(tmp_path):
     trainer = small_trainer(steps=10**6)
     train(trainer, make_data(64, 16), seconds=0.3, progress=None)
