@@ -8,7 +8,7 @@ MAKES_VENVS := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
 RUNS := import sys, pip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lab notebooks exercises class bench clean FORCE
+.PHONY: help demo test test-quick lab app notebooks exercises class screenshots bench clean FORCE
 .NOTPARALLEL:
 .SUFFIXES:
 
@@ -31,6 +31,14 @@ lab: $(VENV)/.ready-run ## open the notebooks in JupyterLab, on this machine onl
 	@if [ -d notebooks ]; then page=/lab/tree/notebooks; else page=/lab; fi; set -x; \
 	$(PY) -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir=. --LabApp.default_url=$$page
 
+# a page made of a .py file; of JupyterLab's extensions only those that show widgets
+VOILA := --VoilaConfiguration.extension_language_mapping .py=python \
+	--VoilaConfiguration.extension_allowlist=@jupyter-widgets/jupyterlab-manager \
+	--VoilaConfiguration.extension_allowlist=@voila-dashboards/widgets-manager8
+
+app: $(VENV)/.ready-dev ## the prompt studio as a page of its own, on this machine only
+	$(PY) -m voila docs/app.py --Voila.ip=127.0.0.1 --Voila.auto_token=True $(VOILA)
+
 notebooks: $(VENV)/.ready-dev ## write and run the lessons whose text has changed; ONLY="03 07" or ONLY=all: those
 	$(PY) tests/build_notebooks.py $(ONLY)
 
@@ -39,6 +47,9 @@ exercises: $(VENV)/.ready-dev ## write and run the solutions whose text has chan
 
 class: $(VENV)/.ready-dev ## an nbgrader course folder in class/, with every exercise as an assignment
 	$(PY) tests/make_class.py class
+
+screenshots: $(VENV)/.ready-dev ## pictures of the explorers, for pages without a kernel; needs Chromium
+	$(PY) tests/screenshots.py
 
 bench: $(VENV)/.ready-dev ## how fast our parts are beside torch's own
 	$(PY) tests/bench.py

@@ -5,6 +5,7 @@ import inspect
 import re
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,11 @@ def generate(config: GenerateConfig) -> list[Path]:
     names = ("n_samples", "steps_per_sample", "guidance_scale", "seed", "batch_size", "truncation")
     given = {name: getattr(config, name) for name in names} | {"image": image, "mask": mask}
     pictures = model.sample(config.texts, **{k: v for k, v in given.items() if v is not None}).cpu()
-    warn_of_unknown_words(model, config)
+    told, other = unknown_words_told(model, config.model_path, config.texts)  # it draws all the same
+    for sentence in told:
+        print(f"warning: {sentence}", file=sys.stderr)
+    if other:
+        print(f"hint: {other} has read every word of this: --model {other}", file=sys.stderr)
     if isinstance(model, TextToImage) and config.guidance_scale not in (None, 1) and not config.steps_per_sample:
         print("note: guidance_scale guides refinement; without steps_per_sample it does nothing", file=sys.stderr)
     print(f"{len(pictures)} pictures in {time.monotonic() - started:.2f} s")
@@ -105,18 +110,18 @@ def require_fit(model: AnyModel, config: GenerateConfig) -> None:
             raise CourseError(f"{name}={getattr(config, name)}, but {config.model_path} {has}; leave it out")
 
 
-def warn_of_unknown_words(model: AnyModel, config: GenerateConfig) -> None:
-    """Say which words the model has never read, and which model has; it draws all the same."""
-    words = list(dict.fromkeys(word for text in config.texts for word in model.unknown_words(text)))
+def unknown_words_told(model: AnyModel, name: str, texts: Sequence[str]) -> tuple[list[str], str]:
+    """Of prompts: sentences that say which words the model of this name has never read; and the name of a shipped model
+    that has read every word, "" if there is none or all is well."""
+    words = list(dict.fromkeys(word for text in texts for word in model.unknown_words(text)))
+    told = []
     for word in words[:WARNINGS]:
         close = difflib.get_close_matches(word, model.vocabulary, n=1)
-        hint = f' (did you mean "{close[0]}"?)' if close else ""
-        print(f'warning: {config.model_path} has never read "{word}"{hint}', file=sys.stderr)
+        told.append(f'{name} has never read "{word}"' + (f' (did you mean "{close[0]}"?)' if close else ""))
     if len(words) > WARNINGS:
-        print(f"warning: nor {len(words) - WARNINGS} more words", file=sys.stderr)
-    others = who_knows([word for text in config.texts for word in words_of(text)]) if words else []
-    if others:
-        print(f"hint: {others[0]} has read every word of this: --model {others[0]}", file=sys.stderr)
+        told.append(f"nor {len(words) - WARNINGS} more words")
+    others = who_knows([word for text in texts for word in words_of(text)]) if words else []
+    return told, (others or [""])[0]
 
 
 def save(pictures: Tensor, config: GenerateConfig) -> list[Path]:

@@ -172,3 +172,33 @@ def diversity_ratio(generated: Tensor, real: Tensor) -> float:
         generated, real: (C, K, 3, S, S) in [-1, 1], K pictures for each of the same C captions.
     """
     return mean_distance(generated) / mean_distance(real)
+
+
+def bradley_terry(wins: Tensor) -> Tensor:
+    """How strong M competitors are, from who was preferred to whom: i is preferred to j with probability
+    p_i / (p_i + p_j).
+
+    Args:
+        wins: (M, M), at [i, j] how often i was preferred to j; a draw is half a win for both.
+    Returns:
+        (M,) strengths of maximum likelihood, float64, more than 0; their sum is 1.
+    Raises:
+        CourseError: not a square of numbers from 0 on; or some never lost to the others: infinitely strong.
+    Source: Bradley and Terry 1952, "Rank Analysis of Incomplete Block Designs: I"; the iteration as in Hunter 2004, "MM
+    algorithms for generalized Bradley-Terry models".
+    """
+    wins = torch.as_tensor(wins, dtype=torch.float64)
+    if wins.ndim != 2 or wins.shape[0] != wins.shape[1] or not (wins >= 0).all():
+        raise CourseError(f"wins {tuple(wins.shape)} must be (M, M), and no number below 0")
+    wins = wins.clone().fill_diagonal_(0)
+    won, games = wins.sum(1), wins + wins.T
+    reached = (wins > 0).double() + torch.eye(len(wins), dtype=torch.float64)
+    if not (torch.linalg.matrix_power(reached, len(wins)) > 0).all():  # from each a chain of wins leads to every other
+        raise CourseError("wins: some never lost to the others, so none can say how strong they are; collect more")
+    strengths = torch.full_like(won, 1 / len(won))
+    for _ in range(10_000):
+        before, strengths = strengths, won / (games / (strengths[:, None] + strengths)).sum(1)
+        strengths = strengths / strengths.sum()
+        if (strengths - before).abs().max() < 1e-12:
+            break
+    return strengths

@@ -9,6 +9,9 @@ The lessons show these pictures where no kernel runs.
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent / "browser"))
 
@@ -16,6 +19,19 @@ from lab import Explorer, browser_page, run_all, server, write_notebook  # noqa:
 
 from course_lib.widgets import __all__ as EXPLORERS  # noqa: E402
 from course_lib.widgets.base import PICTURES  # noqa: E402
+
+MOST_BYTES = 150_000  # one that is larger keeps 256 colours
+
+
+def wait_until_quiet(page: Any, explorer: Explorer, seconds: int = 60) -> None:
+    """Until an explorer that works on in the background says the same for three seconds; one that never does is cut."""
+    before, quiet = "", 0
+    for _ in range(seconds):
+        page.wait_for_timeout(1000)
+        now = explorer.words()
+        before, quiet = now, quiet + 1 if now == before else 0
+        if quiet == 3:
+            return
 
 
 def main() -> int:
@@ -34,12 +50,17 @@ def main() -> int:
                 run_all(page, port, f"{name}.ipynb")
                 explorer = Explorer(page, name)
                 explorer.place.locator("img").first.wait_for()
-                page.wait_for_timeout(1000)
-                explorer.place.screenshot(path=PICTURES / f"{name.replace('_', '-')}.png")
+                wait_until_quiet(page, explorer)
+                path = PICTURES / f"{name.replace('_', '-')}.png"
+                explorer.place.screenshot(path=path)
+                if path.stat().st_size > MOST_BYTES:
+                    with Image.open(path) as picture:
+                        few = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=5)
+                    few.save(path, optimize=True)
                 if alarm := explorer.place.locator("[role=alert]").all_inner_texts():
                     failed.append(name)
                     print(f"{name}: {alarm}", file=sys.stderr)
-                print(PICTURES / f"{name.replace('_', '-')}.png", flush=True)
+                print(path, flush=True)
     return bool(failed)
 
 

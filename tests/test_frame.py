@@ -17,7 +17,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
-TARGETS = ["help", "demo", "test", "test-quick", "lab", "notebooks", "exercises", "class", "bench", "clean"]
+TARGETS = ["help", "demo", "test", "test-quick", "lab", "app", "notebooks", "exercises", "class", "screenshots"]
+TARGETS += ["bench", "clean"]
 
 
 # ---- files that must agree

@@ -12,6 +12,7 @@ from course_lib.metrics import (
     AttributeJudge,
     JudgeConfig,
     attribute_accuracy,
+    bradley_terry,
     canonical_pair,
     damage,
     diversity_ratio,
@@ -234,3 +235,29 @@ def test_diversity_ratio_by_hand():
     assert diversity_ratio(real, real) == pytest.approx(1)
     assert diversity_ratio(real / 2, real) == pytest.approx(0.5)
     assert diversity_ratio(torch.zeros_like(real), real) == pytest.approx(0, abs=1e-6)
+
+
+# ---- who is preferred
+
+
+def test_of_two_the_strengths_are_their_shares_of_wins():
+    assert bradley_terry(torch.tensor([[0, 3], [1, 0]])).tolist() == pytest.approx([0.75, 0.25])
+
+
+def test_strengths_of_three_are_those_that_the_games_were_made_of():
+    # strengths 4, 2, 1: in 15 games each, 4 against 2 is won 15 * 4/6 = 10 times, 4 against 1 12, 2 against 1 10 times
+    wins = torch.tensor([[0.0, 10, 12], [5, 0, 10], [3, 5, 0]])
+    assert bradley_terry(wins).tolist() == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+
+
+def test_strengths_need_not_all_have_met():
+    # the first beat the second 2 : 1, the second the third 2 : 1; the first and the third never met
+    assert bradley_terry(torch.tensor([[0, 2, 0], [1, 0, 2], [0, 1, 0]])).tolist() == pytest.approx(
+        [4 / 7, 2 / 7, 1 / 7]
+    )
+
+
+@pytest.mark.parametrize("wins", [[[0, 3], [0, 0]], [[0, 1, 1], [1, 0, 1], [0, 0, 0]], [[0.0]] * 2, [[0, -1], [1, 0]]])
+def test_strengths_that_nothing_decides_are_refused(wins):
+    with pytest.raises(CourseError, match="wins"):
+        bradley_terry(torch.tensor(wins, dtype=torch.float64))

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ipywidgets import HTML, Box, Layout, VBox, Widget
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from course_lib.lesson import encode, explain, photograph
+from course_lib.lesson import encode, explain
 
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "widgets"  # of the explorers, for pages without a kernel
+SAMPLES = PICTURES.parents[1] / "samples"  # where explorers save, if no other folder is named
 PATIENCE = 0.03  # seconds without another move before a picture is drawn
 WIDE = Layout(width="420px")
 LABELS = {"description_width": "130px"}
@@ -46,10 +48,14 @@ class Explorer(VBox):
         title: one line; about: what to try, one sentence or two.
         controls: from left to right; those with a `value` draw anew when it changes. A box of controls counts as one
             place on the page, and what it holds as controls.
-        draw: () -> Scene, from the controls' values.
+        draw: () -> Scene, from the controls' values; or, for what takes longer, an iterator of Scenes, which is gone
+            through as by `run`. (It reads the controls before it returns: their values belong to the page's thread.)
     """
 
-    def __init__(self, name: str, title: str, about: str, controls: Sequence[Widget], draw: Callable[[], Scene]):
+    def __init__(
+        self, name: str, title: str, about: str, controls: Sequence[Widget],
+        draw: Callable[[], Scene | Iterator[Scene]],
+    ):  # fmt: skip
         self.name, self.title, self.about, self._draw = name, title, about, draw
         self._waiting: asyncio.TimerHandle | None = None
         self.tasks: list[Task] = []
@@ -67,7 +73,14 @@ class Explorer(VBox):
     def refresh(self, *_: Any) -> None:
         """Draw now, with the values that the controls have."""
         self._waiting = None
-        with_words(self.alarm, lambda: self.show(self._draw()))
+        with_words(self.alarm, self._draw_now)
+
+    def _draw_now(self) -> None:
+        drawn = self._draw()
+        if isinstance(drawn, Scene):
+            self.show(drawn)
+        else:
+            self.run(lambda: drawn)
 
     def show(self, scene: Scene) -> None:
         """Put a picture and its words on the page; an earlier error goes."""
@@ -203,10 +216,17 @@ def quiet(control: Widget) -> Widget:
 def as_html(picture: Figure | Image.Image, alt: str) -> str:
     """A figure or a picture for an HTML widget, with alt text."""
     if isinstance(picture, Figure):
-        picture = photograph(picture)
+        picture = painted(picture)
     code = encode(picture, "PNG", compress_level=1)  # quick rather than small: it never leaves this machine
     size = f'width="{picture.width}" style="max-width:100%; height:auto"'
     return f'<img alt="{html.escape(alt)}" {size} src="data:image/png;base64,{code}">'
+
+
+def painted(figure: Figure) -> Image.Image:
+    """The picture that `lesson.photograph` gives, in two thirds of the time: the layout is worked out only once."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
 
 
 def table_html(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -151,6 +151,18 @@ pictures(
 # Large models, too, draw what their data taught them. Here you can see all of the data, and train the model again yourself;
 # that is what this course is for.
 #
+# All of this in one place is the **prompt studio**: type a sentence, press Enter, and the judge marks every picture.
+# **Predict**, then ask for "a large red green circle at the center on cream": which of the five marks will fail?
+
+# %% tags=["explorer"]
+from course_lib.widgets import prompt_studio
+
+prompt_studio()
+
+# %% [markdown]
+# Color and shape fail in all four: between red and green lies nothing that the judge would call red or a circle. Size, place
+# and ground are right. Then try a "rocket": `shapes-32` warns you, and names a model that has read the word.
+#
 # ## 2 What happened inside
 #
 # ```mermaid

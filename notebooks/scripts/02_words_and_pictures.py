@@ -595,24 +595,20 @@ print("Emoji:", {check.name: round(check.value, 2) for check in emoji_report.che
 # **Predict.** A copy hurts training little. Why does it hurt the *exam*, the tenth that is held out by file name?
 
 # %% tags=["nbval-check-output"]
-bad = Path(room.name) / "bad"
-shutil.copytree(good, bad)
+bad = Path(shutil.copytree(good, Path(room.name) / "bad"))
 damaged_rows = dict(rows)
 for i in range(120):
     one, two, three, four, five = (bad / f"{i + start:04}.png" for start in range(0, 600, 120))
     to_pil(source[i][0]).resize((8, 8)).save(one)  # a thumbnail
     shutil.copy(bad / f"{i + 1000:04}.png", two)  # a copy, under the caption of another picture
-    damaged_rows[three.name] = ""
     four.write_bytes(four.read_bytes()[:100])
-    damaged_rows[five.name] = "untitled"
+    damaged_rows |= {three.name: "", five.name: "untitled"}
 write_captions(bad, damaged_rows.items())
 
 with warnings.catch_warnings(action="ignore"):
     damaged = CaptionedFolder(bad, 32, max_bad=1)
 damaged_report = audit(damaged, heldout=damaged.with_split("heldout"))
 print(damaged_report.table())
-
-# %% tags=["nbval-check-output"]
 overview = damaged_report.figure()
 show(overview, overview.alt_text)
 
@@ -653,8 +649,23 @@ pictures(shifted.images(range(4)), [shifted.caption(i) for i in range(4)], "Shif
 # caption better than that of another. In the good folder always; in the shifted one half of the time, as by tossing a
 # coin.
 #
-# For your own pictures there is no such network at first. So look at thirty of them, with their captions. `course audit
-# FOLDER`, typed in a terminal, does all the rest.
+# For your own pictures there is no such network at first. So look at thirty of them, with their captions. The explorer
+# turns the pages of all data sets of this lesson, searches their captions and frames what the audit flags. Have it show
+# only the near-duplicates of the damaged folder, and search for "untitled". **Predict**, then look: emoji are drawn one by
+# one. Which of them are near-duplicates?
+
+# %% tags=["explorer"]
+from course_lib.widgets import dataset_browser
+
+dataset_browser("damaged folder", own={"damaged folder": damaged})
+
+# %% [markdown]
+# Families. One blue sign stands for "family man girl boy", "family woman boy boy" and more: four names, and not a pixel
+# tells which is meant. No training can learn that. In the damaged folder, original and copy stand side by side under
+# two captions, and 100 pictures are "untitled". But read flags as questions: among the shapes, a small square and a small
+# disc in one place are taken for copies.
+#
+# For the whole of your own folder, `course audit FOLDER`, typed in a terminal, does the rest.
 #
 # The rest of `course_lib/data/`, to be read when it comes up: `scene_of` (one object or two), `pictures` (the cache of
 # the emoji), `read_captions`, `usable` and `Problem` (what a folder holds), `contrast`, `Check` and `AuditReport` (the

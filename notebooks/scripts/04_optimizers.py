@@ -328,6 +328,16 @@ compare({"momentum 1, and no zero_grad": (torch.tensor(undamped), torch.tensor(f
 # $$w \leftarrow w - \mathrm{lr} \cdot \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}$$
 #
 # In the code, `lerp_` moves $m$ by the share $1 - \beta_1$ of its way to $g$, which is the same formula.
+#
+# **Predict.** A weight has the slope 0.5. Compute the first step in units of lr, with and without the correction. What
+# changes if the slope is 1000?
+#
+# <details><summary>Answer</summary>
+#
+# $m = 0.05$ and $v = 0.00025$. Corrected, they are 0.5 and 0.25, and the step is $0.5 / \sqrt{0.25} = 1$. Uncorrected it is
+# $0.05 / \sqrt{0.00025} = 3.16$. Nothing changes: 1000 stands above and below the line.
+#
+# </details>
 
 
 # %% tags=["lib:optim.adam_update", "nbval-check-output"]
@@ -341,17 +351,6 @@ def adam_update(
     correction1, correction2 = (1 - beta**step if bias_correction else 1.0 for beta in betas)
     parameter -= lr * (exp_avg / correction1) / ((exp_avg_sq / correction2).sqrt() + eps)
 
-
-# %% [markdown]
-# **Predict.** A weight has the slope 0.5. Compute the first step in units of lr, with and without the correction. What
-# changes if the slope is 1000?
-#
-# <details><summary>Answer</summary>
-#
-# $m = 0.05$ and $v = 0.00025$. Corrected, they are 0.5 and 0.25, and the step is $0.5 / \sqrt{0.25} = 1$. Uncorrected it is
-# $0.05 / \sqrt{0.00025} = 3.16$. Nothing changes: 1000 stands above and below the line.
-#
-# </details>
 
 # %% tags=["nbval-check-output"]
 slopes = torch.tensor([1000.0, 0.5, 0.001, 1e-8, 0.0], device=device)
@@ -449,6 +448,20 @@ table(rows)
 # %% [markdown]
 # Gradient descent needs 68 more for each factor of a hundred, because its y grows by 7 % a step: $1.07^{68} = 100$. Adam
 # takes six every time. A flat stretch in a curve of losses may be a saddle, not the end.
+#
+# Now the settings are yours. The explorer has the three landscapes and a fourth, a valley that bends (Rosenbrock 1960);
+# all three optimisers get the same learning rate. **Predict**, then look: in the narrow valley, who is thrown off the map
+# with lr 0.1, who with 0.2, and who never?
+
+# %% tags=["explorer"]
+from course_lib.widgets import optimizer_race
+
+optimizer_race()
+
+# %% [markdown]
+# With 0.1 plain descent, since that is above its limit 2/25; with 0.2 momentum too, whose limit is $2 (1 + \beta) / 25$ =
+# 0.152; Adam never, because its steps are no longer than a few lr. And no one wins everywhere: after 40 steps of lr 0.05
+# plain descent is nearest in the bent valley, of lr 0.02 momentum, and on the saddle with lr 0.07 Adam.
 #
 # ## 6 A network
 #

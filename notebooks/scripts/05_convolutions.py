@@ -291,6 +291,20 @@ compare({"1, 2, 3 by Fold": (row, canvas)} | parts | {"a convolution's gradient"
 # The last row: the transposed convolution *is* the gradient of a convolution with respect to its input, used as a
 # layer. It restores the size, not the content: it is no inverse, though it is sometimes called "deconvolution".
 #
+# Here you move the window yourself and read every product. **Predict**, then look: with stride 1 the 2 x 2 kernel finds
+# the edge in the middle of the picture. Does it with 2, and with 3? Then paint with the transposed convolution, nine ones
+# as its kernel and stride 2.
+
+# %% tags=["explorer"]
+from course_lib.widgets import convolution_stepper
+
+convolution_stepper()
+
+# %% [markdown]
+# With 2 it does. With 3 it finds nothing: its windows begin at the first and the fourth pixel, and none lies across the
+# edge. On the canvas, cells that two paintings reach hold the sum of two numbers, such as 1 + 2 = 3, and those that four
+# reach, of four: 1 + 2 + 4 + 5 = 12.
+#
 # ### Checkerboards
 #
 # **Predict.** How many coats of paint does each pixel get? Take kernel 3, stride 2, and four numbers in a row.
@@ -529,6 +543,10 @@ table(rows)
 #
 # Scale and shift are two numbers a channel. **Conditional** normalisation reads them from something else, in
 # lesson 11 from the caption: one sentence turns up one channel, another turns it down, at every layer of the generator.
+#
+# The linear layer in the class below starts with zeros, so at first every caption gives the same. Let three words be
+# three numbers, 1 if the word was said, and write by hand what training might find: for each word the $\gamma$ of the
+# three channels red, green and blue, then their $\beta$. All four pictures of the second cell are the same noise.
 
 
 # %% tags=["lib:layers.ConditionalBatchNorm2d", "nbval-check-output"]
@@ -549,11 +567,6 @@ class ConditionalBatchNorm2d(Module):
         gamma, beta = self.modulation(condition)[:, :, None, None].chunk(2, dim=1)  # each (B, C, 1, 1)
         return torch.addcmul(beta, self.norm(input), 1 + gamma)  # one pass over the picture
 
-
-# %% [markdown]
-# Its linear layer starts with zeros, so at first every caption gives the same. Let three words be three numbers, 1 if
-# the word was said, and write by hand what training might find: for each word the $\gamma$ of the three channels red,
-# green and blue, then their $\beta$. All four pictures are the same noise.
 
 # %% tags=["nbval-check-output"]
 layer = ConditionalBatchNorm2d(3, condition_size=3).to(device)

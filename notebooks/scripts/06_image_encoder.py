@@ -648,6 +648,22 @@ assert marks["40 steps, our changes"][1] > marks["40 steps, strong colours"][1] 
 # others suppose that the task makes it drop what helps no view to find its partner. The vector before still has that:
 # so the head is thrown away after training.
 #
+# ### A map
+#
+# A probe finds what *can* be read. What is *large* in a vector shows in its neighbours: here are 300 pictures of held-out
+# scenes, near each other where their vectors are. **Predict**, then look: what do a picture's nearest ones share by our
+# encoder, by pixels, and by an encoder that was trained with captions (lesson 08)?
+
+# %% tags=["explorer"]
+from course_lib.widgets import latent_map
+
+latent_map(own={"encoder, trained on views": encoder})
+
+# %% [markdown]
+# By ours, as by pixels, the place and the background: some nine in ten neighbours share them, half the colour, and a
+# quarter the shape. So the colours that the probe reads nearly without fault are in the vector, but small. Captions name
+# all five attributes alike; by the encoder that learned from them, seven in ten share the colour, and as many the shape.
+#
 # ## What changed in the library
 #
 # Three rooms are furnished: `fit.py`, `checkpoint.py` and `image_encoder.py`. From here on, every training of lessons 07

@@ -478,9 +478,6 @@ print(f"{len(set(small_captions))} captions, {model.config.vocab_size} ids, {gue
 print(f"untrained: {next_token_loss(model, ids, mask):.2f}; ln 363 = {math.log(363):.2f}")
 print(f"the best possible: {math.log(1728):.2f} a caption, {best:.3f} a token")
 
-# %% [markdown]
-# Nearly that of a blind choice among all 363. Now 300 steps with the `fit` of lesson 06.
-
 # %%
 from course_lib.fit import fit, warmup_cosine
 from course_lib.optim import Adam
@@ -502,8 +499,9 @@ lines(
 )
 
 # %% [markdown]
-# A few seconds, and it is within some hundredths of what is possible. It still gets seven colours of eight wrong: not
-# for want of training, but because nothing before it tells the colour.
+# Untrained, it was nearly a blind choice among all 363. After 300 steps with the `fit` of lesson 06, a few seconds, it
+# is within some hundredths of what is possible. It still gets seven colours of eight wrong: not for want of training,
+# but because nothing before it tells the colour.
 #
 # **Predict.** It has never read the 192 held-out combinations. Are those more surprising?
 
@@ -601,6 +599,20 @@ print(f"{len(strange)} hold a word that does not exist: {'; '.join(strange[:3])}
 # %% [markdown]
 # It closes its captions, and seldom changes the language within one. Most errors fall within words, where pieces were
 # put together that do not belong together; a character that lacks a byte is shown as �.
+#
+# In the explorer you see what it reads. Move the merges from 0 to the end: bytes become pieces. Then try 红色圆形 and
+# "vermilion". Below, the attention of each of its 2 x 4 heads. **Predict.** In "a large red circle at the top left on
+# gray" one head of layer 1 looks for the size. What will it do with "circle, red, tiny, on navy, top left"?
+
+# %% tags=["explorer"]
+from course_lib.widgets import tokenizer_playground
+
+tokenizer_playground()
+
+# %% [markdown]
+# Head 2: from `_top` on, everybody looks most at `_large`; in the other caption, all after it at `_tiny`, though it
+# stands elsewhere. In Chinese the same head does something else, and most heads have no job that has a name. A weight
+# says where a token looks, not what it does with what it sees.
 #
 # ## 6 Is it GPT-2?
 #

@@ -423,7 +423,22 @@ heatmap(
 # with the heart (colour, ground) and two with the square (size, ground): 0.26 to 0.38. Heart and triangle share none:
 # below -0.4.
 #
-# Now the exam, for both models.
+# In the explorer the captions are yours, and so are the pictures. It opens with a hard case, twins: nearly the same words,
+# other pictures. Its model `align-shapes-64` was trained on pictures of one object or two, `align-shapes-32` on single
+# objects. **Predict.** With either: which of the first three captions find their picture?
+
+# %% tags=["explorer"]
+from course_lib.widgets import similarity_matrix
+
+similarity_matrix()
+
+# %% [markdown]
+# `align-shapes-64`: all three, and the Chinese one too. But the second leads by 0.04 only, the third by 0.02, and picture
+# 3 finds the wrong caption: that something blue is left of something red counts for much, *which* of them is round for
+# little. `align-shapes-32`: all cosines are low and alike, the leads at most 0.02. It never needed to know what "left of"
+# means.
+#
+# Now the exam, for the live model and `align-shapes-32`.
 #
 # **Predict.** Three rows need thought. How does the live model, which has seen no Chinese with pictures, do in
 # Chinese? The shipped one, on captions that may leave size, place or ground unsaid? And if each of the 192 pairs is

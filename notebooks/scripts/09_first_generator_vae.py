@@ -625,7 +625,6 @@ for name, drawn in sets.items():
     rows.append(row | {"squared error": f"{mse_loss(drawn, real):.4f}" if paired else "-"})
 table(rows)
 
-# %%
 shown = torch.cat([drawn[:8] for name, drawn in sets.items() if name != "VAE, reconstructed"])
 alt = """Three rows of eight. Real: sharp shapes. VAE: soft blots, some on mottled ground. GAN: small blots
 with clear edges on even ground, most of mottled colours; one picture is empty, one has two objects."""
@@ -639,6 +638,21 @@ pictures(shown, title="Real, drawn by the VAE, drawn by the GAN", columns=8, alt
 #
 # Neither draws well yet. The GAN's blots are crisp, but some are two, or of three colours at once. The VAE is soft, but it
 # can do what the GAN cannot: encode a given picture, and tell for each what it costs.
+#
+# In the explorer you walk through both latent spaces. For the VAE the axes are not the ten numbers themselves but the
+# directions in which the vectors of 1,920 pictures spread most (their principal components). **Predict.** Move direction 1
+# of the green star from -2 to 2: what will change, and will anything else stay the same?
+
+# %% tags=["explorer"]
+from course_lib.widgets import latent_walk
+
+latent_walk()
+
+# %% [markdown]
+# Mostly the ground, from navy over grey to cream, and more or less so for the other seven pictures; but the size changes
+# too. No direction means just one thing: nobody asked for that. Colours flow into each other, positions do not: the object fades
+# here and appears there. The GAN does the same between its noises, with harder edges; and a walk of its own can only begin
+# at noise, for it has no encoder.
 #
 # ## What changed in the library
 #

@@ -564,6 +564,19 @@ assert rows[0]["spread"] > 0.6 and rows[1]["spread"] > 1.2
 # The non-saturating loss gets G off its place, though a D that strong is no good teacher. With its start given back,
 # the deep network plays like the others. Eight layers without it had lost the signal; two layers did well without.
 #
+# The explorer is the same game, live. Press Start; then open the museum and cure a patient while it plays. **Predict.**
+# The dominant D has both losses at 0. Change the loss to non-saturating: what will G's loss do, before G itself moves?
+
+# %% tags=["explorer"]
+from course_lib.widgets import gan_arena
+
+gan_arena()
+
+# %% [markdown]
+# It leaps from 0 to more than 20. D is as sure as before; but $-\log D$ is steep where $\log(1 - D)$ is flat, and soon G
+# leaves its place. Look at mode collapse, too: its losses, 1.4 and 0.7, are those of a healthy game, while G covers one
+# mode or none, by turns. In the healthy game the modes are found after round 100, one after the other.
+#
 # ### Why the sum is not the game
 #
 # Look at what the sum $L_D + L_G$ asks of one forgery with the logit $l$, as in lesson 03 written with softplus:
@@ -600,7 +613,10 @@ assert (
 # Radford, Metz and Chintala made the game work on pictures in 2015 (the article names other authors; lesson 17). Their
 # recipe: convolutions only; transposed ones with stride 2 in G, strided ones in D; batch normalisation in both, except
 # beside the picture; ReLU in G, leaky ReLU in D; weights drawn with a standard deviation of 0.02. `DCGANConfig` holds the sizes;
-# `DCGANGenerator` and `DCGANDiscriminator` have the layers, all from lesson 05. Follow the noise through:
+# `DCGANGenerator` and `DCGANDiscriminator` have the layers, all from lesson 05. Follow the noise through. Then comes a live
+# training with easy pictures: large shapes in the middle, 16 x 16 pixels, and the step that the points had.
+#
+# **Predict.** What is learned first: the shape, the colour, or the ground?
 
 # %% tags=["nbval-check-output"]
 config = DCGANConfig(image_size=16, z_size=64, width=32)
@@ -613,12 +629,6 @@ for norm, up in zip(G.norms, G.ups, strict=True):
     print("up   ->", tuple(maps.shape))
 compare({"this loop and DCGANGenerator": (torch.tanh(maps), G(noise))})
 print("weights of G and D:", [sum(p.numel() for p in player.parameters()) for player in players])
-
-# %% [markdown]
-# A live training first, with easy pictures: large shapes in the middle, 16 x 16 pixels, and the step that the points
-# had.
-#
-# **Predict.** What is learned first: the shape, the colour, or the ground?
 
 # %%
 easy = CaptionedShapes(image_size=16)

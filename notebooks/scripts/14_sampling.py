@@ -530,6 +530,19 @@ with figure("Every knob of `sample`", alt, columns=3, size=(9, 4.2)) as panels:
 # opposite of what it does in diffusion models. The article's two parameters buy little here; there they decide
 # everything (lesson 16).
 #
+# The studio of lesson 00 has all five knobs. **Predict**, then look: what have the four pictures in common at truncation 0?
+# And which marks are left with the model `shapes-32-diffusion` at guidance 0?
+
+# %% tags=["explorer"]
+from course_lib.widgets import prompt_studio
+
+prompt_studio()
+
+# %% [markdown]
+# At 0 all four are one picture, whatever their seeds. And a diffusion model at guidance 0 draws *something*, but not the
+# prompt: few marks are left, and those by chance. The GAN at guidance 0 still draws the prompt, because its generator
+# hears it, even if the search for noise does not.
+#
 # ## 7 Knob 6: a picture as prompt
 #
 # Given a picture, which noise draws it? The generator cannot be run backwards, but noise can be *searched*: take the pixels'
