@@ -11,6 +11,7 @@ import io
 import os
 import random
 import textwrap
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 DPI = 100  # a figure 8 inches wide is 800 pixels wide on the page, drawn twice as fine for sharp screens
 MAX_ANIMATION = 1_000_000  # characters that an animation may add to a notebook
+DRAWING = threading.RLock()  # matplotlib's settings are the program's: an explorer's thread and a cell take turns
 STYLE = {
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -69,7 +71,7 @@ CHAPTERS = (
     Chapter("The adversarial game", ("gan",)),
     Chapter("Listening to text", ("text_gan",)),
     Chapter("Training", ("batches", "training", "listeners")),
-    Chapter("Training at scale", ("scale",)),
+    Chapter("Training at scale", ("scale", "speed")),
     Chapter("Sampling", ("text_to_image",)),
     Chapter("Judging pictures", ("image_metrics", "metrics")),
     Chapter("What Imagen really is", ("denoising", "unet", "diffusion", "diffusion_training")),
@@ -199,7 +201,7 @@ def new_axes(title: str, columns: int, rows: int, size: tuple[float, float] | No
     from matplotlib.figure import Figure
 
     width = {1: 6.5}.get(columns, 9)
-    with figure_style(), matplotlib.rc_context(STYLE):
+    with DRAWING, figure_style(), matplotlib.rc_context(STYLE):
         drawing = Figure(size or (width, 3.4 * rows), layout="constrained")
         drawing.suptitle(title, parse_math=False)
         yield drawing, drawing.subplots(rows, columns)
@@ -321,7 +323,7 @@ def pictures(
 
     latin = all(caption.isascii() for caption in captions or ())
     over = captions if latin else [f"({number})" for number in range(1, len(images) + 1)]
-    with matplotlib.rc_context(STYLE):
+    with DRAWING, matplotlib.rc_context(STYLE):
         drawing = image_grid_figure(images.detach().cpu(), over, columns, title)
     show(drawing, alt or f"{title}: {'; '.join(captions or [f'{len(images)} pictures'])}")
     if not latin:

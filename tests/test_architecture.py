@@ -27,7 +27,7 @@ ORDER = """
     gan
     text_gan
     batches training listeners
-    scale
+    scale speed
     text_to_image
     image_metrics metrics
     denoising unet diffusion diffusion_training
@@ -51,7 +51,7 @@ READY_MADE = re.compile(
 )
 MAX_LINES_OF_A_MODULE = 250  # lines of code: what explains them is not counted
 MAX_LINES_OF_CHECKS = 350  # a chapter's checks are mostly sentences: what is wrong, and which idea is behind it
-MAX_LINES = 4500
+MAX_LINES = 4800  # 4,500 and what chapter 13 needs to survive on several machines
 MAX_LINES_OF_COMMANDS = 2300  # the top floor has its own limit: commands must not grow unseen either
 
 

@@ -197,8 +197,7 @@ def step_down(loss, optimizer):
 
 def judge_turn(trainer, batch, fake, texts):
     D, config, real = trainer.discriminator, trainer.config, batch.images.clone().requires_grad_()
-    seen = D.features(real)
-    right, wrong = D.match(seen, batch.texts), D.match(seen, batch.wrong_texts)
+    right, wrong = D(real, batch.texts, batch.wrong_texts).unbind(1)  # (B, 2): one look, two captions
     loss = discriminator_loss(right, D(fake.detach(), texts), wrong, batch.wrong)
     if trainer.steps_done % config.r1_every == 0:
         loss = loss + config.r1_every * config.r1_weight * r1_penalty(right, real)
@@ -603,6 +602,19 @@ print(f"way of G's weights in steps 21 to 40: {way:.2f}; with optimisers that fo
 #
 # On the command line Ctrl-C ends a run after the step at hand, and `course train --resume runs/NAME` goes on.
 #
+# The explorer is the live run of section 3, in your hands: a thread trains, the page stays free. Press Start, Stop after a
+# while, Start again. **Predict.** Will the curves have a kink where you stopped? Which mark will rise first?
+
+# %% tags=["explorer"]
+from course_lib.widgets import training_dashboard
+
+training_dashboard()
+
+# %% [markdown]
+# No kink: a stop is a checkpoint, and the next step has the dice and the running means that it would have had. Ground and
+# place rise first, the shape last, as in section 3. All is in the folder `runs/dashboard`; when it is finished, the
+# command that the explorer names marks the model on 2,000 captions and writes its card.
+#
 # ## 7 Your own pictures
 #
 # Any folder of pictures with captions will do (lesson 02). Here is a small one: stripes in eight colours on three grounds,
@@ -633,7 +645,6 @@ known = {word for i in range(len(own)) for word in words_of(own.caption(i))}
 mine = TextToImage(small.average.model, small.discriminator, reader, tokenizer, known)
 print("saved as", mine.save_pretrained(folder / "model").name)
 
-# %%
 wanted = [dataset.caption(i) for dataset, n in ((unseen, 3), (own, 5)) for i in range(n)]
 drawn = TextToImage.from_pretrained(folder / "model").sample(wanted, n_samples=1, seed=0)
 pictures(drawn, wanted, "Stripes; the first three were held out", columns=4)

@@ -720,11 +720,23 @@ print(f"agree on {(rare[0] == rare[1]).float().mean():.0%}, alpha {krippendorff_
 # 90 % is what chance gives when nearly all is called real; alpha says so. Krippendorff asks for 0.8, or 0.667 for
 # tentative conclusions.
 #
-# Asking people takes weeks and their consent, so the marks in `data/ratings/simulated.csv` are **simulated**: no person
-# gave them. The function below made the file: three systems whose true quality we choose, four good raters, a strict
-# one, and a careless one who does not look.
+# Which of two is better is easier to say than how good one is. Let $i$ be preferred to $j$ with probability
+# $p_i / (p_i + p_j)$; then the wins tell the most likely strengths $p$ (Bradley and Terry 1952). By hand: who is preferred
+# in 3 of 4 cases has the strength 0.75, the other 0.25. For more systems `bradley_terry` finds them step by step.
+#
+# In the booth you rate blind, by marks or two by two; the answers are kept in `samples/ratings`. **Predict**, then rate:
+# will you prefer real pictures to those of `shapes-32`, and to those of a diffusion model (lesson 16)?
+#
+# While there are no answers, "show results" has an example: the marks in `data/ratings/simulated.csv`. Asking people takes
+# weeks and their consent, so these are **simulated**: no person gave them. The function below the booth made the file:
+# three systems whose true quality we choose, four good raters, a strict one, and a careless one who does not look.
 #
 # **Predict.** How much does one careless rater among six cost? Can alpha find out who it is?
+
+# %% tags=["explorer"]
+from course_lib.widgets import rating_booth
+
+rating_booth()
 
 
 # %% tags=["nbval-check-output"]
@@ -766,10 +778,12 @@ table(rows)
 
 # %% [markdown]
 # One who guesses pulls alpha down from 0.65 to 0.39, and the best and the worst system together, from 1.85 marks apart
-# to
-# 1.47. Leaving out r6, and nobody else, mends it. r2 is no guesser but a whole mark stricter, at which alpha takes offence as
-# well; subtract each rater's mean before you send anybody away. And fix such rules *before* the marks come in, or alpha
-# is one more measure that became a target.
+# to 1.47. Leaving out r6, and nobody else, mends it. r2 is no guesser but a whole mark stricter, at which alpha takes
+# offence as well; subtract each rater's mean before you send anybody away. And fix such rules *before* the marks come in,
+# or alpha is one more measure that became a target.
+#
+# The booth makes strengths of 69, 23 and 9 % of the same marks: A is preferred to B with a probability of 69 / (69 + 23) =
+# 0.75. Comparing marks of one rater only, it forgives r2. Your own marks have no alpha until a second rater has come.
 #
 # ## What changed in the library
 #
@@ -822,6 +836,8 @@ table(rows)
 # - Tao Xu and others (2018), *AttnGAN*: R-precision. [arXiv:1711.10485](https://arxiv.org/abs/1711.10485)
 # - Minfeng Zhu and others (2019), *DM-GAN*: both figures for AttnGAN are in the
 #   [authors' repository](https://github.com/MinfengZhu/DM-GAN). [arXiv:1904.01310](https://arxiv.org/abs/1904.01310)
+# - Ralph Bradley and Milton Terry (1952), *Rank Analysis of Incomplete Block Designs: I. The Method of Paired
+#   Comparisons*. Biometrika 39(3/4).
 # - Klaus Krippendorff (2011), *Computing Krippendorff's Alpha-Reliability*: alpha, with worked examples.
 #
 # Next: lesson 16 builds what Imagen really is, and puts it beside the GAN, with these measures.

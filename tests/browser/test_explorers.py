@@ -17,6 +17,7 @@ pytest.importorskip("playwright", reason="the browser tests need playwright: pip
 import torch
 from lab import Explorer, browser_page, chromium, run_all, server
 
+from course_lib.alignment import load_alignment
 from course_lib.batches import step_random
 from course_lib.checkpoint import checkpoints_folder
 from course_lib.data.captions import SINGLE
@@ -25,9 +26,11 @@ from course_lib.denoising import dynamic_threshold
 from course_lib.diffusion import DiffusionTextToImage, draw_pictures
 from course_lib.evaluation import load_judge
 from course_lib.gan import AdversarialStep, MLPDiscriminator, MLPGenerator, ring_of_gaussians
+from course_lib.text_encoder import embed_captions
 from course_lib.text_to_image import TextToImage
 from course_lib.tokenizer import Tokenizer
 from course_lib.vae import VAE
+from course_lib.widgets.similarity_matrix import pictures_of, scene
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
@@ -63,17 +66,17 @@ def tokenizer_playground(explorer: Explorer) -> None:
 
 def conditioning_lab(explorer: Explorer) -> None:
     explorer.expect("color follows in 24")
-    explorer.press("attribute", "ArrowDown")  # from color to shape
-    explorer.expect("a large red circle at the center on navy")
-    explorer.press("new value", "ArrowDown", "ArrowDown")  # from circle to triangle
+    explorer.press("attribute", "End")  # JupyterLab keeps the arrows for itself
+    explorer.expect("a large red heart at the center on gray")
+    explorer.press("new value", "End")
     model, judge = TextToImage.from_pretrained("shapes-32"), load_judge(32)
-    heart, triangle = (f"a large red {shape} at the center on navy" for shape in ("heart", "triangle"))
-    one, other = (judge.read(model.sample(sentence, 24)) for sentence in (heart, triangle))
+    navy, cream = (f"a large red heart at the center on {ground}" for ground in ("navy", "cream"))
+    one, other = (judge.read(model.sample(sentence, 24)) for sentence in (navy, cream))
     same = dict(zip(SINGLE, (one == other).sum(0).tolist(), strict=True))
-    follows = (other[:, 2] == SINGLE["shape"].index("triangle")).sum().item()
-    told = [f"{name} follows in {follows}" if name == "shape" else f"{name} stays in {n}" for name, n in same.items()]
-    explorer.expect(f"Of 24 pairs: {', '.join(told)}.")
-    assert follows > 20 and triangle in explorer.words()
+    follows = (other[:, 4] == SINGLE["background"].index("cream")).sum().item()
+    told = [f"{name} stays in {count}" for name, count in same.items() if name != "background"]
+    explorer.expect(f"Of 24 pairs: {', '.join(told)}, background follows in {follows}.")
+    assert follows > 20 and cream in explorer.words()
 
 
 def prompt_studio(explorer: Explorer) -> None:
@@ -100,10 +103,16 @@ def similarity_matrix(explorer: Explorer) -> None:
         explorer.press(label, "Control+A", "Delete")
         explorer.page.keyboard.insert_text(text)
     explorer.expect("picture 1 finds caption 2, 2 finds caption 1")  # the heart the Chinese one, the star the other
-    explorer.press("model", "ArrowDown")
-    explorer.expect("picture 1 finds caption 2, 2 finds caption 1")
-    explorer.press("example", "ArrowDown")
-    explorer.expect("巨大的绿色星星")
+    images = pictures_of([scene(line) for line in boxes["pictures of"].splitlines()])
+    explorer.press("model", "End")  # JupyterLab keeps the arrows and the letters for itself
+    model, tokenizer = load_alignment("align-shapes-32")
+    texts = embed_captions(model.text_encoder, tokenizer, boxes["captions"].splitlines())
+    seen = model.image_encoder(torch.nn.functional.avg_pool2d(images, 2))
+    star, heart = torch.nn.functional.cosine_similarity(texts, seen.flip(0)).tolist()
+    explorer.expect(f"1 huge golden star2{star:.2f}")  # caption, picture, cosine, without the gaps of the table
+    assert f"2 很小的绿色爱心\t1\t{heart:.2f}" in explorer.words()
+    explorer.press("example", "End")
+    explorer.expect("5 a brake disc")
 
 
 def optimizer_race(explorer: Explorer) -> None:
@@ -165,13 +174,19 @@ def gan_arena(explorer: Explorer) -> None:
     explorer.push("Start")
     explorer.expect("Round 60: ")
     explorer.push("Pause")
+    explorer.page.wait_for_timeout(8000)  # rounds that are being played come to their end
     before = explorer.words()
-    explorer.page.wait_for_timeout(1000)
+    explorer.page.wait_for_timeout(1500)
     assert explorer.words() == before
-    explorer.press("museum", "d")  # the only one that begins with it: dominant D
+    explorer.press("museum", "End")  # one common loss
     explorer.expect("Round 0: nothing played yet")
     explorer.push("Start")
-    explorer.expect("Round 40: loss of D 0.000, of G -0.000; 0 of 8 modes covered")
+    torch.manual_seed(0)
+    players = MLPGenerator(initialise=False), MLPDiscriminator(initialise=False)
+    game, random = AdversarialStep(*players, learning_rates=(2e-3, 4e-3), joint=True), torch.Generator().manual_seed(0)
+    for _ in range(60):
+        told = game(ring_of_gaussians(128, random))
+    explorer.expect(f"Round 60: loss of D {told['loss_d']:.3f}, of G {told['loss_g']:.3f}")
     explorer.push("Pause")
 
 
@@ -262,7 +277,7 @@ def rating_booth(explorer: Explorer) -> None:
             assert f"{name}\t{sum(scores) / len(scores):.3g}" in explorer.words()
         box.press("Space")
         explorer.expect("Number 1 of 24")
-    explorer.press("task", "ArrowDown")
+    explorer.press("task", "End")
     explorer.expect("Which shows it better?")
 
 
