@@ -160,13 +160,13 @@ def test_what_does_not_fit_is_told_in_words():
 
 @pytest.fixture
 def folder(tmp_path) -> CaptionedFolder:
-    """Forty pictures; two of them are blurred, three are copies of others under other captions."""
-    source, entries = CaptionedShapes("all", 32, seed=3, length=40), []
-    for i, image in enumerate(source.images(range(40))):
+    """Eighty pictures; two of them are blurred, three are copies of others under other captions."""
+    source, entries = CaptionedShapes("all", 32, seed=3, length=80), []
+    for i, image in enumerate(source.images(range(80))):
         if i < 2:
             to_pil(image).resize((4, 4)).resize((32, 32)).save(tmp_path / f"{i}.png")
         else:
-            save_image(source[i - 30][0] if i >= 37 else image, tmp_path / f"{i}.png")
+            save_image(source[i - 70][0] if i >= 77 else image, tmp_path / f"{i}.png")
         entries.append(json.dumps({"file_name": f"{i}.png", "text": f"{i}: {source.caption(i)}"}))
     (tmp_path / "metadata.jsonl").write_text("\n".join(entries), encoding="utf-8")
     return CaptionedFolder(tmp_path, 32, "all")
@@ -174,13 +174,13 @@ def folder(tmp_path) -> CaptionedFolder:
 
 def test_the_flags_are_those_of_the_audit(folder):
     found = settled(dataset_browser("mine", "all", own={"mine": folder}))
-    report = {check.name: round(check.value * 40) for check in audit(folder).checks}
+    report = {check.name: round(check.value * 80) for check in audit(folder).checks}
     assert report["blurred"] == 2 and report["near-duplicates"] == 3  # the copies; flagged are their originals too
-    told = "Flags of the 40 that the audit looked at: 2 blurred, 0 flat, 6 near-duplicate."
+    told = "Flags of the 80 that the audit looked at: 2 blurred, 0 flat, 6 near-duplicate."
     assert told in plain(found)
     controls(found)["show"].value = "near-duplicate"
-    place = {folder.attributes(i)["file_name"]: i + 1 for i in range(40)}
-    for copy, original in ((37, 7), (38, 8), (39, 9)):
+    place = {folder.attributes(i)["file_name"]: i + 1 for i in range(80)}
+    for copy, original in ((77, 7), (78, 8), (79, 9)):
         pair = place[f"{copy}.png"], place[f"{original}.png"]
         assert f"{min(pair)} (near-duplicate of {max(pair)}), {max(pair)} (near-duplicate of" in plain(settled(found))
     found.close()
@@ -195,7 +195,9 @@ def test_search_and_pages_count_what_captions_say():
     settled(found)
     for i in wanted[12:24]:
         assert f"{i + 1}: {data.caption(i)}" in found.picture.value
-    controls(found)["search"].value = "zebra"  # and the page is the first again
+    controls(found)["search"].value = "crimson"  # and the page is the first again
+    assert "Page 1 of" in plain(settled(found)) and "Page 1 of 1." not in plain(found)
+    controls(found)["search"].value = "zebra"
     assert 'Page 1 of 1. 0 of 600 captions contain "zebra"' in plain(settled(found))
     found.close()
 

@@ -626,9 +626,8 @@ with figure(title, alt, columns=4, size=(9, 3.1)) as panels:
 #
 # **Predict.** Which scale fits best, and what does it cost?
 #
-# Last an explorer, the film of one drawing: what the network sees at each step, what it answers, and what the judge sees
-# in the answer. Leaf through the steps; then move guidance to 1, 5 and 10. **Predict.** At scale 10, which answer is the
-# first that no longer shows navy?
+# Last an explorer, the film of one drawing. Leaf through its steps; then move guidance to 1, 5 and 10. **Predict.** At
+# scale 10, which answer is the first that no longer shows navy?
 
 # %%
 text, scales = "a large yellow star at the top left on navy", (0, 1, 2, 5, 10, 20)
@@ -723,13 +722,13 @@ table(rows)
 #
 # What the first stage draws is not perfect, and a second stage that trusts every pixel would copy its errors. So in
 # training the small picture is made noisy itself, to a random degree that the network is told (`noisy_low`; Ho and
-# others, 2021, call it conditioning augmentation). For drawing we use time 100: noise between that of the second and the
-# third star of section 1.
+# others, 2021, call it conditioning augmentation). For drawing we use time 100, between the second and the third star of
+# section 1.
 #
-# Our first stage is the `shapes-32-diffusion` that you know; the second was trained for 38 minutes.
+# Our first stage is `shapes-32-diffusion`; the second was trained for 38 minutes.
 #
-# **Predict.** Of what the first stage drew, it should make a larger picture with finer outlines. What will it do with a
-# *real* small picture, whose large one we know? Will it come nearer to that than plain blocks of 2 x 2 pixels?
+# **Predict.** It is given a *real* small picture, whose large one we know. Will what it draws be nearer to that than
+# plain blocks of 2 x 2 pixels?
 
 
 # %%
@@ -759,8 +758,8 @@ print("squared error of rows 2, 3:", *(f"{mse_loss(rows[name], truth):.4f}" for 
 # plain blocks are three times as near to the truth (0.0030 against 0.0091).
 #
 # So the weak one is *our* second stage: the first was trained for 20,000 steps of 48 pictures, this one for 6,000 of 32,
-# with four times as many pixels. A cascade is as good as its weakest stage, and each needs a training of its own. Yours
-# can have more: `course train --preset shapes-64-diffusion --steps 20000 --out runs/longer` takes about two hours.
+# with four times as many pixels. A cascade is as good as its weakest stage. Yours can be trained longer:
+# `course train --preset shapes-64-diffusion --steps 20000 --out runs/longer` takes about two hours.
 #
 # ## 11 GAN and diffusion, side by side
 #

@@ -231,7 +231,7 @@ with figure("2000 points by your denoiser", alt, size=(5, 4)) as axis:
 #
 # ★★★☆☆ · 20 minutes · 4 points
 #
-# **Why.** Most published models predict the *noise*. This function is the heart of their samplers: from two predictions of
+# **Why.** Many published models predict the *noise*. This function is the heart of their samplers: from two predictions of
 # the noise to one guided picture that the next step can work with. Nearly each line of it has a popular mistake.
 #
 # **Write** `guided_answer`, in this order: guide the noise; compute the clean picture; take of each picture the size that
@@ -296,7 +296,7 @@ check_guided_answer(guided_answer, seed=100)
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# In the lesson dynamic thresholding at scale 10 spoiled half of the pictures. `both_noises` gives what your function
+# In the lesson dynamic thresholding at scale 10 spoiled nearly half of the pictures. `both_noises` gives what your function
 # needs, from our network's $v$. Find a percentile with which more than 90 % of 24 pictures fit their captions at that
 # scale.
 

@@ -75,8 +75,9 @@ def conditioning_lab(explorer: Explorer) -> None:
     same = dict(zip(SINGLE, (one == other).sum(0).tolist(), strict=True))
     follows = (other[:, 4] == SINGLE["background"].index("cream")).sum().item()
     told = [f"{name} stays in {count}" for name, count in same.items() if name != "background"]
+    explorer.expect(cream)
     explorer.expect(f"Of 24 pairs: {', '.join(told)}, background follows in {follows}.")
-    assert follows > 20 and cream in explorer.words()
+    assert follows > 20
 
 
 def prompt_studio(explorer: Explorer) -> None:
@@ -302,10 +303,12 @@ LESSONS = {
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """JupyterLab on copies of the lessons, so that nothing is saved over them."""
-    root = tmp_path_factory.mktemp("notebooks")
+    """JupyterLab on copies of the lessons, so that nothing is saved over them; some of them read ../data."""
+    root = tmp_path_factory.mktemp("course")
+    (root / "notebooks").mkdir()
+    (root / "data").symlink_to(NOTEBOOKS.parent / "data")
     for path in NOTEBOOKS.glob("*.ipynb"):
-        shutil.copy(path, root)
+        shutil.copy(path, root / "notebooks")
     with server(root, tmp_path_factory.mktemp("scratch")) as port:
         yield port
 
@@ -313,7 +316,7 @@ def lab(tmp_path_factory):
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_explorers_in_their_lesson(lab, lesson):
     with browser_page() as page:
-        run_all(page, lab, f"{lesson}.ipynb")
+        run_all(page, lab, f"notebooks/{lesson}.ipynb")
         errors = page.locator(".jp-RenderedText[data-mime-type$='.error'], .jp-RenderedText[data-mime-type$='.stderr']")
         assert errors.all_inner_texts() == []
         for check in LESSONS[lesson]:
