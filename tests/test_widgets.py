@@ -1,4 +1,4 @@
-"""What holds for every explorer, without a browser: labels, alt text, words, errors, threads. The rest: tests/browser."""
+"""What holds for every explorer, without a browser: labels, alt text, words, errors, threads. See tests/browser too."""
 
 import asyncio
 import re

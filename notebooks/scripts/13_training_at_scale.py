@@ -141,12 +141,11 @@ with figure("A training step, taken apart", alt, size=(8, 3.6)) as axis:
     axis.set(xlabel="share of the step (%)", ylabel="part")
     axis.invert_yaxis()
     axis.legend()
-for name, amount in shares["time"].items():
-    print(f"{name}: {100 * amount / sum(shares['time'].values()):.0f} % of the time")
 
 # %% [markdown]
-# The slopes for the generator: they go back through D *and* through G. Where the lower bar is longer than the upper one,
-# something else than multiplying takes the time; sections 4 and 6 find out what. Adam, for one, multiplies no matrices.
+# The slopes for the generator: they go back through D *and* through G. The time follows the FLOP rather well, but for Adam,
+# which multiplies no matrices and takes its share all the same. Could all of it be faster? Sections 2 to 4 try; section 6
+# says how fast it could be.
 #
 # ### FLOP by hand
 #
@@ -235,18 +234,18 @@ table(rows)
 # convolutions and matrix products; what a pass returns is float32 again. Losses are means of many numbers, and R1 squares
 # small slopes: those stay in float32, R1 with its whole pass.
 #
-# **Predict.** Will the losses of the first steps agree? And is your machine faster with bfloat16? A machine is described by
-# two rates, measured with work so large that it hides everything else: in a product, and in a step?
+# **Predict.** Will the losses of the first steps agree? And is your machine faster with bfloat16: in a large product, in a
+# step? (`matrix_rate` and `memory_rate` are the two numbers that describe a machine; section 6 needs both.)
 
 # %%
 low = new_trainer(preset, device, ScaleConfig("bfloat16"))
 plain = new_trainer(preset, device)
 images, texts = data.batch(48, 0.0, 0.0, torch.Generator().manual_seed(0))[:2]
 with torch.autocast(device.type, torch.bfloat16):
-    inside = low.discriminator.features(images)
+    inside = low.discriminator.downs[0](images)
 after = low.passed(low.discriminator, images, texts)
 kept = next(low.discriminator.parameters())
-print(f"weights {kept.dtype}, features {inside.dtype}, after passed {after.dtype}")
+print(f"weights {kept.dtype}, first layer {inside.dtype}, after passed {after.dtype}")
 rows = []
 for step in range(6):
     one, other = plain.step(data), low.step(data)
@@ -312,7 +311,7 @@ def chain(x, scale, shift):
 
 
 def look(graph, inputs):
-    print([node.name for node in graph.graph.nodes if node.op == "call_function"])
+    print([node.target.__name__ for node in graph.graph.nodes if node.op == "call_function"])
     return graph.forward
 
 
@@ -362,10 +361,10 @@ else:
     print('With COURSE_DEVICE=cuda this cell also times compile="yes" and "cuda-graph" on your GPU.')
 
 # %% [markdown]
-# On a CPU, calls are a small part of a step. On a GPU they need not be: at 5 microseconds each, 472 take 2.4 ms; the
+# On a CPU, calls are a small part of a step. On a GPU they need not be: at, say, 5 microseconds each, 472 take 2.4 ms; the
 # products, at 30 TFLOP/s ($30 \cdot 10^{12}$ a second), take 0.3 ms.
 #
-# In the log, compiling saves 11 % in float32, and more in bfloat16, because the roundings go into the fused loops too: both
+# In the log, compiling saves 11 % in float32 and 27 % in bfloat16, where the roundings can go into the fused loops too: both
 # together halve the time. R1's passes stay plain, since compiled code has no second derivative.
 #
 # ## 5 Larger batches
@@ -373,7 +372,7 @@ else:
 # **Predict.** Twice the pictures in a step: twice the time?
 
 # %%
-sizes = (2, 8, 32, 128) if device.type == "cpu" else (8, 64, 512, 4096)
+sizes = (2, 8, 24, 48, 96) if device.type == "cpu" else (8, 64, 512, 4096)
 speeds = []
 for size in sizes:
     larger = new_trainer(override(preset, {"batch_size": size}), device)
@@ -385,12 +384,15 @@ lines(
     ("pictures in a step", "pictures a second"),
     alt="Pictures a second against the batch size: it climbs steeply at first and then flattens.",
     xscale="log",
+    xticks=sizes,
+    xticklabels=sizes,
     ylim=(0, 1.1 * max(speeds)),
 )
 
 # %% [markdown]
-# No: less. Adam, the dice and the calls cost the same for two pictures as for a hundred. In the log it was 55 pictures a
-# second with 2 in a step, 334 with 48, and 328 with 192: from some size on, the products take all the time.
+# Not at first: Adam, the dice and the calls cost the same for two pictures as for a hundred. In the log a step with 8
+# pictures took 1.4 times as long as one with 2; but one with 192 took 4 times as long as one with 48. There, products and
+# traffic are all that counts.
 #
 # A larger batch is not the same training made faster. For the same number of pictures there are fewer steps, and Goyal and
 # others (2017) had to raise the learning rate with the batch. We have measured our recipe with 48 only.
@@ -446,8 +448,7 @@ print(f"a step in bfloat16 has {half.intensity:.1f} FLOP a byte, and {half.opera
 # %% [markdown]
 # ReLU and Adam use each byte hardly once: no multiplier helps them, only fewer bytes. The matrix product is at the
 # roof by definition. (A point above the slope got its bytes from a cache.) The step's 16.4 is a mean of both kinds; it
-# is right of the ridge here, but its many small operations are far left, and their time adds up. That is the gap of
-# section 1 between the bars, and what fusing saves.
+# is right of the ridge here, but its many small operations are far left, and their time adds up. Fusing saves that time.
 #
 # The H100's data sheet says $989 \cdot 10^{12}$ FLOP/s in bfloat16 and $3.35 \cdot 10^{12}$ bytes a second: a ridge at 295. In
 # bfloat16 our step has 19, so at most 19 / 295 = 6 % of those FLOP/s can be used, whatever the program. And bfloat16 has not
@@ -497,14 +498,24 @@ for half in halves:
 compare({"only the wrong: sum of both": (sum(parts), slope(whole, wrong))})
 
 # %% [markdown]
-# Between processes, `gathered` does this for whatever comes out of a network.
-#
 # ### Batch normalisation looks at its neighbours
 #
-# One layer sees other rows *inside* the network: batch normalisation takes mean and variance over the batch. It needs sums
-# over all processes; `AllSum` gives them, with their slopes. Without it: four pictures of one pixel, 1, 3, 9, 11.
+# One layer sees other rows *inside* the network. Four pictures of one pixel: 1, 3, 9, 11.
 #
 # **Predict.** What does batch normalisation make of them, all together and in two halves?
+
+
+# %% tags=["nbval-check-output"]
+pixels = torch.tensor([1.0, 3, 9, 11]).view(4, 1, 1, 1)
+together = BatchNorm2d(1)(pixels).flatten()
+apart = torch.cat([BatchNorm2d(1)(half).flatten() for half in pixels.chunk(2)])
+for name, result in {"together": together, "in halves": apart}.items():
+    print(f"{name:>9}:", [round(number, 2) for number in result.tolist()])
+
+# %% [markdown]
+# In halves, 1 and 9 become the same. The mean must be that of the whole batch, and so must the variance, taken around
+# *that* mean: two sums over all processes, with slopes that go back through both. `AllSum` gives them, and `synchronise_`
+# gives every batch normalisation of a network the class below. (`gathered` is what we did by hand.)
 
 
 # %% tags=["lib:scale.AllSum", "lib:scale.gathered"]
@@ -526,19 +537,6 @@ def gathered(rows: Tensor, world: World) -> Tensor:  # (B / processes, ...) -> (
     parts[world.rank] = rows
     whole = torch.cat(parts)
     return whole.contiguous(memory_format=torch.channels_last) if whole.dim() == 4 else whole
-
-
-# %% tags=["nbval-check-output"]
-pixels = torch.tensor([1.0, 3, 9, 11]).view(4, 1, 1, 1)
-together = BatchNorm2d(1)(pixels).flatten()
-apart = torch.cat([BatchNorm2d(1)(half).flatten() for half in pixels.chunk(2)])
-for name, result in {"together": together, "in halves": apart}.items():
-    print(f"{name:>9}:", [round(number, 2) for number in result.tolist()])
-
-# %% [markdown]
-# In halves, 1 and 9 become the same. The mean must be that of the whole batch, and so must the variance, taken around
-# *that* mean: two sums over all processes, and slopes go back through both. `synchronise_` gives every batch
-# normalisation of a network this class.
 
 
 # %% tags=["lib:scale.SynchronisedBatchNorm2d"]
@@ -637,8 +635,8 @@ assert all(abs(c - d) < 1e-6 for c, d in zip(one[1], two[1], strict=True))
 assert abs(one[0][0] - two[0][0]) < 1e-3
 
 # %% [markdown]
-# In float64 yes, to 13 digits: two processes *are* one. In float32 the first loss agrees to 6 digits; after that
-# differences grow to the third and second digit. Nothing is wrong: sums in another order are rounded otherwise, and where a
+# In float64 yes, to a dozen digits: two processes *are* one. In float32 the first loss agrees to 6 digits; then the
+# difference grows, on the machine this was written on to the second digit. Nothing is wrong: sums in another order are rounded otherwise, and where a
 # slope should be 0, only the rounding is left; Adam divides it by its own size and makes a step of full length. (Compare
 # within a pair: in float64 other noise is drawn.) The library's test compares 50 steps, and all weights, in float64.
 #
@@ -650,8 +648,8 @@ assert abs(one[0][0] - two[0][0]) < 1e-3
 # (2014, training part), 82,783 photographs with 5 captions each. AttnGAN's published settings show the birds 600 times
 # and COCO 120 times. We take our own two networks at 256 x 256 pixels, twice as wide, and count the FLOP of a picture.
 #
-# What we *assume*: your processor goes on at the rate of the step above, at 10 W a core and 0.30 a kWh. A rented GPU
-# reaches 30 TFLOP/s, 3 % of the data sheet, draws 700 W and costs 3 an hour. **Predict.** How long on your core?
+# What we *assume*: your machine keeps the FLOP/s of the step above, with 10 W for a core and 0.30 for a kWh. A rented H100
+# reaches 30 TFLOP/s, 3 % of the data sheet's, draws 700 W and costs 3 an hour. **Predict.** How long on your core?
 
 # %%
 sizes = {"image_size": 256, "text_size": 384, "width": 64}
@@ -661,8 +659,11 @@ blank = torch.zeros(2, 3, 256, 256, dtype=torch.uint8, device=device)
 two = EmbeddedPictures(blank, torch.randn(2, 384).to(device), torch.zeros(384).to(device))
 flops = step_flops(big, two) / 2
 print(f"{flops / 1e9:.1f} billion FLOP a picture, {flops / (work.flops / 48):.0f} times those at 32 pixels")
-machines = {"this machine": (work.flops / steps[torch.float32], 10, 0.003), "a GPU": (30e12, 700, 3)}
-rows = []
+rows, watts = [], 10 if device.type == "cpu" else 700
+machines = {
+    "this machine": (work.flops / steps[torch.float32], watts, 0.0003 * watts),
+    "a GPU": (30e12, 700, 3),
+}
 for name, pictures, passes in (("CUB", 11_788, 600), ("COCO", 82_783, 120)):
     for machine, (rate, watts, price) in machines.items():
         cost = speed.estimate(pictures, passes, rate / flops, watts, price)
@@ -671,15 +672,15 @@ for name, pictures, passes in (("CUB", 11_788, 600), ("COCO", 82_783, 120)):
 table(rows)
 
 # %% [markdown]
-# On the machine this was written on: two to three months on one core, three to four hours on the GPU, which also needs a
-# seventh of the energy. The networks of papers are several times as heavy, and the runs that failed before are not in
+# On the machine this was written on: two to three months on one core, three to four hours on the GPU, which also needs
+# about a seventh of the energy. The networks of papers are several times as heavy, and the runs that failed before are not in
 # any table: lesson 17 has the energy of larger trainings.
 #
 # The command for a machine with eight GPUs:
 #
 # ```
-# torchrun --nproc-per-node=8 --max-restarts=3 -m course_lib train --preset shapes-64 --out runs/large \
-#     --batch_size 384 --precision bfloat16 --compile cuda-graph
+# torchrun --nproc-per-node=8 --max-restarts=3 -m course_lib train --preset shapes-64 \
+#     --out runs/large --batch_size 384 --precision bfloat16 --compile cuda-graph
 # ```
 #
 # Each process gets 48 of the 384 pictures. If one dies, all begin anew from the last checkpoint. The preset draws shapes;
