@@ -373,10 +373,8 @@ else:
 
 # %%
 sizes = (2, 8, 24, 48, 96) if device.type == "cpu" else (8, 64, 512, 4096)
-speeds = []
-for size in sizes:
-    larger = new_trainer(override(preset, {"batch_size": size}), device)
-    speeds.append(size / measure_step(larger, data, steps=3).seconds)
+trainers = [new_trainer(override(preset, {"batch_size": size}), device) for size in sizes]
+speeds = [size / measure_step(t, data, 3).seconds for size, t in zip(sizes, trainers, strict=True)]
 lines(
     sizes,
     {"pictures a second": speeds},
@@ -649,7 +647,8 @@ assert abs(one[0][0] - two[0][0]) < 1e-3
 # and COCO 120 times. We take our own two networks at 256 x 256 pixels, twice as wide, and count the FLOP of a picture.
 #
 # What we *assume*: your machine keeps the FLOP/s of the step above, with 10 W for a core and 0.30 for a kWh. A rented H100
-# reaches 30 TFLOP/s, 3 % of the data sheet's, draws 700 W and costs 3 an hour. **Predict.** How long on your core?
+# reaches 30 TFLOP/s, 3 % of the data sheet's, draws 700 W and costs 3 an hour. (Put in your own numbers, above all if a GPU
+# of yours made the steps.) **Predict.** How long on one core?
 
 # %%
 sizes = {"image_size": 256, "text_size": 384, "width": 64}
@@ -659,11 +658,8 @@ blank = torch.zeros(2, 3, 256, 256, dtype=torch.uint8, device=device)
 two = EmbeddedPictures(blank, torch.randn(2, 384).to(device), torch.zeros(384).to(device))
 flops = step_flops(big, two) / 2
 print(f"{flops / 1e9:.1f} billion FLOP a picture, {flops / (work.flops / 48):.0f} times those at 32 pixels")
-rows, watts = [], 10 if device.type == "cpu" else 700
-machines = {
-    "this machine": (work.flops / steps[torch.float32], watts, 0.0003 * watts),
-    "a GPU": (30e12, 700, 3),
-}
+machines = {"this machine": (work.flops / steps[torch.float32], 10, 0.003), "a GPU": (30e12, 700, 3)}
+rows = []
 for name, pictures, passes in (("CUB", 11_788, 600), ("COCO", 82_783, 120)):
     for machine, (rate, watts, price) in machines.items():
         cost = speed.estimate(pictures, passes, rate / flops, watts, price)
