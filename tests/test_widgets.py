@@ -95,6 +95,25 @@ def test_quick_moves_draw_once_and_the_last_one_wins():
     assert drawn == [1.0, 9.0] and "9.0" in found.words.value
 
 
+def test_a_move_in_another_thread_never_shows_old_beside_new():
+    number, shown = slider(), []
+
+    def draw() -> Scene:
+        first = number.value
+        time.sleep(0.1)
+        return Scene(None, words=f"{first} and {number.value}")
+
+    found = explorer(draw, number)
+    found.words.observe(lambda change: shown.append(change.new), "value")
+    movers = [threading.Thread(target=setattr, args=(number, "value", value)) for value in (3.0, 4.0)]
+    for mover in movers:
+        mover.start()
+        time.sleep(0.05)
+    for mover in movers:
+        mover.join()
+    assert shown and all("4.0 and 4.0" in words for words in shown), shown
+
+
 def test_an_error_is_told_in_words_and_goes_with_the_next_picture():
     number = slider()
 

@@ -76,7 +76,7 @@ def test_a_run_that_was_stopped_ends_as_that_of_course_train_does(workplace, mon
     assert time.monotonic() - begun < 0.5  # it does not wait for the thread
     explorer.tasks[0].join(60)
     stopped = state_of(workplace / "run")[1]
-    assert 0 < stopped < STEPS and f"Step {stopped} of {STEPS}" in explorer.words.value
+    assert 0 < stopped < STEPS and f"Step {stopped} of {STEPS}, stopped; " in explorer.words.value
     parts["Start"].click()
     explorer.tasks[0].join(120)
     assert explorer.alarm.value == "" and "Step 44 of 44, finished" in explorer.words.value

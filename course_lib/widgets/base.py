@@ -21,6 +21,7 @@ from course_lib.lesson import encode, explain
 
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "widgets"  # of the explorers, for pages without a kernel
 SAMPLES = PICTURES.parents[1] / "samples"  # where explorers save, if no other folder is named
+RETRIES = 5  # of a drawing that was overtaken by another move
 PATIENCE = 0.03  # seconds without another move before a picture is drawn
 WIDE = Layout(width="420px")
 LABELS = {"description_width": "130px"}
@@ -58,6 +59,7 @@ class Explorer(VBox):
     ):  # fmt: skip
         self.name, self.title, self.about, self._draw = name, title, about, draw
         self._waiting: asyncio.TimerHandle | None = None
+        self._moves, self._drawing = 0, threading.RLock()  # a notebook may tell of each move in another thread
         self.tasks: list[Task] = []
         self.picture, self.words, self.alarm = HTML(), HTML(), HTML()
         head = HTML(f"<b>{html.escape(title)}</b><br>{html.escape(about)}")
@@ -73,10 +75,14 @@ class Explorer(VBox):
     def refresh(self, *_: Any) -> None:
         """Draw now, with the values that the controls have."""
         self._waiting = None
-        with_words(self.alarm, self._draw_now)
+        with self._drawing:
+            with_words(self.alarm, self._draw_now)
 
     def _draw_now(self) -> None:
-        drawn = self._draw()
+        for _ in range(RETRIES):
+            before, drawn = self._moves, self._draw()
+            if before == self._moves:  # else a control was moved meanwhile, and what was drawn mixes old and new
+                break
         if isinstance(drawn, Scene):
             self.show(drawn)
         else:
@@ -89,6 +95,7 @@ class Explorer(VBox):
         self.words.value, self.alarm.value = f'<div role="status">{scene.words}</div>', ""
 
     def _moved(self, _: Any) -> None:
+        self._moves += 1
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # a script or a test: no one else will wake us up

@@ -149,6 +149,8 @@ class LiveRun:
         recent = [seconds for *_, seconds in self.losses[-EVERY:] if seconds]
         if self.steps_done >= steps:
             parts[0] += ", finished"
+        elif self.stopping:
+            parts[0] += ", stopped"
         elif len(recent) > 1:
             pace = (recent[-1] - recent[0]) / (len(recent) - 1)
             parts.append(f"{pace:.2f} s a step, about {(steps - self.steps_done) * pace:.0f} s left")

@@ -435,7 +435,7 @@ compare({"R1 of D(x) = w x": (r1_penalty(points @ w, points), torch.tensor((3.0*
 # Look at the third number that was printed. The path stays away from the goal, but its *mean* lies close: whoever walks
 # in circles is on average in the middle. `WeightAverage` (lesson 04) keeps a running mean of all of G's weights, and that
 # generator draws the pictures. The price stands in the right panel of the live run: at step 120 the average, over about
-# 20 steps, is far behind (9 % against 25 %). Averaging costs something while G travels, and earns something when G has
+# 20 steps, is well behind (a tenth against a sixth). Averaging costs something while G travels, and earns something when G has
 # arrived and circles: in long runs.
 #
 # ### Few pictures: move them

@@ -669,7 +669,7 @@ table(rows)
 
 # %% [markdown]
 # On the machine this was written on: two to three months on one core, three to four hours on the GPU, which also needs
-# about a seventh of the energy. The networks of papers are several times as heavy, and the runs that failed before are not in
+# about a seventh of the energy. The networks of papers are often larger, and the runs that failed before are not in
 # any table: lesson 17 has the energy of larger trainings.
 #
 # The command for a machine with eight GPUs:

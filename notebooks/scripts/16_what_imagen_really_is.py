@@ -49,11 +49,11 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise, product
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from course_lib.checkpoint import CHECKPOINTS
 from course_lib.denoising import ALPHA_BAR, TARGETS, TIMES, Denoise, Draw, epsilon_from_clean, sampling_times
 from course_lib.diffusion import MAX_LOW_TIME, noisy_low
 from course_lib.images import make_grid, to_pil
@@ -642,7 +642,8 @@ with figure(text, alt, size=(7, 5.4)) as axis:
     axis.set(xticks=[], yticks=[18 + 34 * i for i in range(6)], yticklabels=labels)
 
 # %% tags=["nbval-check-output"]
-sweep = json.loads(Path("../data/logs/shapes-32-diffusion-sweep.json").read_text(encoding="utf-8"))
+log = CHECKPOINTS.parent / "logs" / "shapes-32-diffusion-sweep.json"
+sweep = json.loads(log.read_text(encoding="utf-8"))
 curves, scales = {}, sorted({row["guidance_scale"] for row in sweep})
 for steps in (10, 50):
     some = [row for row in sweep if row["steps_per_sample"] == steps]

@@ -208,21 +208,22 @@ def dataset_browser(explorer: Explorer) -> None:
 
 
 def training_dashboard(explorer: Explorer) -> None:
+    def stopped_at() -> int:
+        explorer.push("Stop")
+        explorer.expect(" of 320, stopped", seconds=120)
+        return int(re.search(r"Step (\d+) of 320, stopped", explorer.words())[1])
+
     explorer.expect("Step 0 of 320; Start trains in the folder runs/dashboard.")
     explorer.push("Start")
     explorer.expect("drawn right at step 20", seconds=300)
-    explorer.push("Stop")
-    explorer.expect("Stop keeps all")
-    stopped = int(re.search(r"Step (\d+) of 320", explorer.words())[1])
-    assert 20 <= stopped < 320
-    explorer.page.wait_for_timeout(1000)
-    assert f"Step {stopped} of 320" in explorer.words()
+    number = stopped_at()
+    assert 20 <= number < 320
+    explorer.page.wait_for_timeout(2000)
+    assert f"Step {number} of 320, stopped" in explorer.words()
     explorer.push("Start")  # it goes on from there, not from the beginning
-    explorer.expect(f"drawn right at step {(stopped // 20 + 1) * 20}", seconds=300)
+    explorer.expect(f"drawn right at step {(number // 20 + 1) * 20}", seconds=300)
     explorer.push("Pause")
-    explorer.push("Stop")
-    explorer.expect("Stop keeps all")
-    assert int(re.search(r"Step (\d+) of 320", explorer.words())[1]) > stopped
+    assert stopped_at() > number
 
 
 def latent_map(explorer: Explorer) -> None:
