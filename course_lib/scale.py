@@ -6,6 +6,7 @@ batch (chance in step t comes from (seed, t) alone), each sends its own rows thr
 put together again; then every process computes the loss of the whole batch, and the gradients of all are added up.
 """
 
+import atexit
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -90,6 +91,7 @@ def join_world(device: torch.device) -> tuple[World, torch.device]:
         store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=WAIT)
+        atexit.register(dist.destroy_process_group)  # else its threads outlive the program and end it with a crash
     return World(dist.get_rank(), dist.get_world_size()), device
 
 

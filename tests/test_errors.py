@@ -20,7 +20,6 @@ from course_lib import cli, long_recipes, presets
 from course_lib.checkpoint import find_checkpoint
 from course_lib.cli import MAX_FILE_BYTES, main
 from course_lib.errors import CourseError, nearest
-from course_lib.fit import require_finite
 from course_lib.runs import choose_device, writable_folder
 from course_lib.text_gan import GeneratorConfig
 from course_lib.training import train as train_loop
@@ -434,8 +433,8 @@ def test_what_a_preset_builds_on_is_missed_before_the_training(refuse, workplace
 
 
 def test_a_resumed_run_keeps_its_settings(refuse):
-    message = refuse("train", "--resume", "run", "--steps", 5, "--out", "x")
-    assert "--resume goes on with the run's own settings; leave out --steps, --out" in message
+    message = refuse("train", "--resume", "run", "--learning_rate", 0.1, "--out", "x")
+    assert "--resume goes on with the run's own settings; leave out --learning_rate, --out" in message
 
 
 def test_there_is_nothing_to_resume(refuse):
@@ -509,9 +508,12 @@ def test_a_model_is_no_state(stopped, workplace, capsys):
 
 
 def test_a_training_that_diverges_is_told_without_a_traceback(workplace, monkeypatch, capsys):
-    monkeypatch.setattr("course_lib.training.require_finite", lambda loss, step: require_finite(float("nan"), step))
+    monkeypatch.setattr("course_lib.training.MOST_SKIPPED", 2)
+    monkeypatch.setattr("course_lib.training.discriminator_loss", lambda real, *_: real.sum() * float("nan"))
     assert main(["train", "--preset", "tiny-gan", "--out", "run", "--device", "cpu"]) == 2
-    assert "course: the loss is nan at step 1; a smaller learning rate" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "course: step 2: 3 updates in a row were left out, because the gradient of discriminator." in told
+    assert "(loss nan) was not finite; go back to the last checkpoint, with a smaller learning_rate" in told
 
 
 # ---- the program around it

@@ -160,7 +160,7 @@ from course_lib.widgets import prompt_studio
 prompt_studio()
 
 # %% [markdown]
-# Color and shape fail in all four: between red and green lies nothing that the judge would call red or a circle. Size, place
+# Colour and shape fail in all four: between red and green lies nothing that the judge would call red or a circle. Size, place
 # and ground are right. Then try a "rocket": `shapes-32` warns you, and names a model that has read the word.
 #
 # ## 2 What happened inside

@@ -328,7 +328,7 @@ assert averaged[-1]["all"] > 0.5 and averaged[-1]["position"] > 0.9
 
 # %%
 alt = """Left: background and place jump up before step 120, size and colour before 160; shape climbs slowly,
-and all together run just below it. Right: the averaged generator is behind at first, equal from step 240."""
+and all together run just below it. Right: the averaged generator is behind at first, equal from step 200."""
 with figure("The live run", alt, columns=2) as (left, right):
     for word, style in zip(("background", "position", "size", "color", "shape"), "sov^D", strict=True):
         left.plot(steps, [100 * share[word] for share in averaged], f"-{style}", label=word, markersize=4)
@@ -342,7 +342,7 @@ with figure("The live run", alt, columns=2) as (left, right):
 # %% [markdown]
 # For about a hundred steps nothing seems to happen: D learns to read, and has little to tell G before it can. Then place
 # and background come at once, size and colour after them. Shape is last: a large red square and a large red circle
-# share most of their pixels. In the run shown, colour falls back a little at the end: the players circle (lesson 10).
+# share most of their pixels. In the run shown, shape falls back a little at the end: the players circle (lesson 10).
 # (The right panel is for section 5.)
 #
 # Next come eight of the held-out captions at the start and after 80, 160, 240 and 320 steps, and the losses.
@@ -357,13 +357,13 @@ print("From left to right:", *asked[:8], sep="\n")
 told = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 curves = {name: torch.tensor([row[name] for row in told]).unfold(0, 20, 1) for name in ("loss_d", "loss_g")}
 curves = {f"{name}, mean of 20 steps": windows.mean(1) for name, windows in curves.items()}
-alt = """D's loss falls to 0.45 near step 70, then rises to about 1 and stays. G's has its peak, 1.9, at the
-same place, then falls to 0.5."""
-lines(range(20, 321), curves, "The losses of the run", ("step", "loss in nats"), alt=alt, ylim=(0, 2))
+alt = """D's loss falls below 0.5 near step 75, then rises to about 1 and stays. G's has its highest peak
+just after that, then falls to 0.5."""
+lines(range(20, 321), curves, "The losses of the run", ("step", "loss in nats"), alt=alt, ylim=(0, 3))
 
 # %% [markdown]
-# Hardly. D's loss is lowest near step 70, when every drawing is wrong, and *rises* while they become right. G's is the
-# same at the start and at step 120. Losses tell who is ahead, not how good the pictures are.
+# Hardly. D's loss is lowest near step 75, when every drawing is wrong, and *rises* while they become right. G's is about
+# the same at the start and in the middle. Losses tell who is ahead, not how good the pictures are.
 #
 # ## 4 The shipped model
 #

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -158,7 +159,7 @@ class Explorer:
         """The picture, as the page holds it."""
         return self.place.locator("img").first.get_attribute("src")
 
-    def expect(self, text: str, seconds: float = 60) -> None:
-        """Wait until the words below the picture hold this text."""
+    def expect(self, text: str | re.Pattern, seconds: float = 60) -> None:
+        """Wait until the words below the picture hold this text, or match this pattern."""
         status = self.place.locator("[role=status]", has_text=text).first
         status.wait_for(timeout=seconds * 1000)
