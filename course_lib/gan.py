@@ -275,7 +275,6 @@ class AdversarialStep:
             if steps < 1:
                 raise CourseError(f"{name}={steps} leaves a player out; use 1 or more")
         self.generator, self.discriminator, self.loss = generator, discriminator, loss
-        self.discriminator_loss, self.generator_loss = GAN_LOSSES[loss]
         self.generator_optimizer = Adam(generator.parameters(), learning_rates[0], betas)
         self.discriminator_optimizer = Adam(discriminator.parameters(), learning_rates[1], betas)
         self.r1_weight, self.r2_weight = r1_weight, r2_weight
@@ -304,7 +303,7 @@ class AdversarialStep:
         real = real.detach().requires_grad_(self.r1_weight > 0)
         fake.requires_grad_(self.r2_weight > 0)
         real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
-        total = loss = self.discriminator_loss(real_logits, fake_logits)
+        total = loss = GAN_LOSSES[self.loss][0](real_logits, fake_logits)
         if self.r1_weight > 0:
             total = total + self.r1_weight * r1_penalty(real_logits, real)
         if self.r2_weight > 0:
@@ -318,7 +317,7 @@ class AdversarialStep:
         """G learns to be taken for real; D only answers. Returns G's loss ()."""
         self.discriminator.requires_grad_(False)  # D's weights need no gradient, only its input does
         real_logits = self.discriminator(real) if self.loss == "relativistic" else None  # the others do not look at it
-        loss = self.generator_loss(real_logits, self.discriminator(self.fake(len(real))))
+        loss = GAN_LOSSES[self.loss][1](real_logits, self.discriminator(self.fake(len(real))))
         self.discriminator.requires_grad_(True)
         self.generator_optimizer.zero_grad()
         loss.backward()
@@ -328,8 +327,8 @@ class AdversarialStep:
     def joint_step(self, real: Tensor) -> dict[str, float]:
         """Everybody minimises L_D + L_G. D is then paid for its own defeat, and nobody for what is wanted."""
         real_logits, fake_logits = self.discriminator(real), self.discriminator(self.fake(len(real)))
-        loss_d = self.discriminator_loss(real_logits, fake_logits)
-        loss_g = self.generator_loss(real_logits, fake_logits)
+        loss_d = GAN_LOSSES[self.loss][0](real_logits, fake_logits)
+        loss_g = GAN_LOSSES[self.loss][1](real_logits, fake_logits)
         for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
             optimizer.zero_grad()
         (loss_d + loss_g).backward()

@@ -26,6 +26,7 @@ from course_lib.tokenizer import Tokenizer
 from course_lib.training import Listener, Trainer, train
 from course_lib.unet import UNet
 
+STATE = Path("checkpoints", "last")  # in a run's folder
 EXAM = 2000  # pictures for each kind of caption on a model card
 DIFFUSION_EXAM, DIFFUSION_STEPS, DIFFUSION_SCALE = (
     500,
@@ -119,8 +120,8 @@ def go_on(
     world: World = ALONE,
 ) -> bool:
     """Train from where the run in this folder stopped, with its log and its checkpoints; True when it is finished."""
-    state = out / "checkpoints" / "last"
-    if state.is_dir() or state.with_name(".last.old").is_dir():  # a save that was cut short leaves only that
+    state = out / STATE
+    if has_state(out):
         trainer.load(state)
     if world.rank > 0:
         train(trainer, data, stop=stop, progress=None)
@@ -133,6 +134,11 @@ def go_on(
     train(trainer, data, listeners, stop=stop, progress=name)
     trainer.save(state)
     return trainer.steps_done >= trainer.config.steps
+
+
+def has_state(out: Path) -> bool:
+    """True if a run's folder holds a checkpoint to go on from; a save that was cut short leaves only the one before."""
+    return any((out / STATE).with_name(name).is_dir() for name in (STATE.name, f".{STATE.name}.old"))
 
 
 def facts_of(run: Run, trainer: Trainer) -> dict[str, Any]:

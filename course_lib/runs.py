@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import tempfile
 import threading
@@ -97,7 +98,7 @@ def start_run(
         raise CourseError(f'out="{out}" is not empty; choose a new folder, or go on with the run in it: --resume')
     require_parts(preset)
     with owned(writable_folder(out)):
-        return begin(Run(name, preset, out, device, scale=scale, world=world))
+        return run(Run(name, preset, out, device, scale=scale, world=world))
 
 
 def require_parts(preset: Preset) -> None:
@@ -133,18 +134,13 @@ def resume_run(out: Path, device: torch.device, steps: int | None = None) -> Pat
 
 def go_on_with(out: Path, device: torch.device, steps: int | None, world: World) -> Path | None:
     """What `resume_run` does when the folder is its own."""
-    try:
-        settings = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
-        name, before = str(settings["preset"]), [int(n) for n in settings.get("steps_before", [])]
-        preset = override(get_preset(name), dict(settings["train"]))
-        scale = dataclass_from_dict(ScaleConfig, settings.get("scale", {}), out / RUN_FILE)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CourseError(f'resume="{out}" holds no run ({RUN_FILE}: {error}); start one with --preset') from error
-    planned = preset.train.steps
+    found = replace(read_settings(out, device), world=world)
+    planned = found.preset.train.steps
     if steps is not None and steps != planned:
-        if type(preset) not in LONG or steps < planned:
+        if type(found.preset) not in LONG or steps < planned:
             raise CourseError(f"steps={steps} can't make this run of {planned} steps longer; start one with --preset")
-        preset, before = override(preset, {"steps": steps}), [*before, planned]
+        longer = override(found.preset, {"steps": steps})
+        found = replace(found, preset=longer, steps_before=[*found.steps_before, planned])
         if world.rank == 0 and (out / "model").is_dir():
             (out / "model").replace(out / f"model-{planned}")
         if world.size > 1:
@@ -152,16 +148,30 @@ def go_on_with(out: Path, device: torch.device, steps: int | None, world: World)
     if (out / "model").is_dir():
         print(f"{out} is finished.")
         return out / "model"
-    return begin(Run(name, preset, out, device, steps_before=before, scale=scale, world=world))
+    return run(found)
 
 
-def begin(run_: Run) -> Path | None:
-    """Write down what `resume_run` needs, and run."""
+def write_settings(run_: Run) -> None:
+    """Keep in the run's folder what `read_settings` needs."""
     settings = {"preset": run_.name, "train": vars(run_.preset.train)}
     settings |= {"steps_before": list(run_.steps_before), "scale": vars(run_.scale)}
-    if run_.world.rank == 0:
-        (run_.out / RUN_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    return run(run_)
+    (run_.out / RUN_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def read_settings(out: Path, device: torch.device) -> Run:
+    """The run in a folder, as it was begun.
+
+    Raises:
+        CourseError: there is none, or its settings are damaged.
+    """
+    try:
+        settings = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
+        name, before = str(settings["preset"]), [int(n) for n in settings.get("steps_before", [])]
+        preset = override(get_preset(name), dict(settings["train"]))
+        scale = dataclass_from_dict(ScaleConfig, settings.get("scale", {}), out / RUN_FILE)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CourseError(f'resume="{out}" holds no run ({RUN_FILE}: {error}); start one with --preset') from error
+    return Run(name, preset, out, device, steps_before=before, scale=scale)
 
 
 SHORT = {  # minutes: begun anew when they were stopped
@@ -179,28 +189,29 @@ LONG = {  # gone on with where they were stopped
 
 
 def run(asked: Run) -> Path | None:
-    """Train a preset of any kind.
+    """Write down what is asked for, and train it.
 
     Raises:
         CourseError: the memory is too small, or another process of this run has died.
     """
-    if recipe := SHORT.get(type(asked.preset)):
-        return recipe(asked.name, asked.preset, asked.out, asked.device)
-    how = f'the last checkpoint is kept; go on with: course train --resume "{asked.out}"'
+    preset, alone = asked.preset, asked.world.size == 1
+    if asked.world.rank == 0:
+        write_settings(asked)
+    if recipe := SHORT.get(type(preset)):
+        return recipe(asked.name, preset, asked.out, asked.device)
     try:
-        if asked.world.size > 1:  # all processes have to stop at one step: here a signal ends them at once
-            return LONG[type(asked.preset)](asked)
-        with stop_on_interrupt() as stop:
-            return LONG[type(asked.preset)](replace(asked, stop=stop))
-    except torch.OutOfMemoryError as error:
-        less = (
-            f"a smaller --batch_size than {asked.preset.train.batch_size}, or --precision bfloat16, needs less memory"
-        )
-        raise CourseError(f"the memory is full ({str(error)[:80]}); {less}; {how}") from error
+        # several processes would have to stop at one step: there a signal ends them at once
+        with stop_on_interrupt() if alone else contextlib.nullcontext(asked.stop) as stop:
+            return LONG[type(preset)](replace(asked, stop=stop))
     except RuntimeError as error:
-        if asked.world.size == 1:
+        if isinstance(error, torch.OutOfMemoryError):
+            reason = f"the memory is full; a --batch_size below {preset.train.batch_size} or bfloat16 needs less"
+        elif not alone and re.search("gloo|NCCL", str(error)):  # they have no error of their own
+            reason = "another process of this run is gone"
+        else:
             raise
-        raise CourseError(f"another process of this run is gone ({str(error)[:80]}); {how}") from error
+        how = f'the last checkpoint is kept; go on with: course train --resume "{asked.out}"'
+        raise CourseError(f"{reason} ({str(error)[:80]}); {how}") from error
 
 
 @contextlib.contextmanager

@@ -172,7 +172,7 @@ class ScaledTrainer(AdversarialTrainer):
         super().__init__(generator, discriminator, config, image_encoder)
         self.scale, self.world = scale, world
         self.own = world.own(config.batch_size)
-        self.compiled: dict[tuple[Callable[..., Tensor], int], Callable[..., Tensor]] = {}
+        self.compiled: dict[Callable[..., Tensor], Callable[..., Tensor]] = {}
         self.cannot_compile = False
         if world.size > 1:
             synchronise_(generator)
@@ -180,23 +180,25 @@ class ScaledTrainer(AdversarialTrainer):
     def passed(self, network: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
         """This process's rows through the network, at the speed that was asked for; the result is the whole batch's."""
         for_r1 = any(x is not None and x.is_leaf and x.requires_grad for x in inputs)  # its slope is asked for
-        inputs = [x if x is None else x[self.own] for x in inputs]
+        if self.world.size > 1:
+            inputs = tuple(x if x is None else x[self.own] for x in inputs)
         low = self.scale.precision == "bfloat16" and not for_r1
         with torch.autocast(inputs[0].device.type, torch.bfloat16) if low else nullcontext():
-            result = network(*inputs) if for_r1 else self.swift(network, inputs)
+            result = network(*inputs) if for_r1 else self.swift(network, *inputs)
         result = result.float() if low else result
         return gathered(result, self.world) if self.world.size > 1 else result
 
-    def swift(self, network: Callable[..., Tensor], inputs: list[Tensor | None]) -> Tensor:
+    def swift(self, network: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
         """A pass of the compiled network; where this machine can't compile, of the network as it is, said once."""
         mode = COMPILES[self.scale.compile]
         if mode is None or self.cannot_compile:
             return network(*inputs)
-        key = network, len(inputs)
-        if key not in self.compiled:
-            self.compiled[key] = torch.compile(network, mode=mode, dynamic=False)
+        if network not in self.compiled:
+            self.compiled[network] = torch.compile(network, mode=mode, dynamic=False)
         try:
-            return self.compiled[key](*inputs)
+            return self.compiled[network](*inputs)
+        except torch.OutOfMemoryError:  # of which not compiling is no cure
+            raise
         except Exception as error:  # no C++ compiler, no Triton, an operation it can't translate: many kinds
             told = " ".join(str(error).split())[:120]
             print(f"torch.compile is not possible here ({type(error).__name__}: {told}); going on without it.")

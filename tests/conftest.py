@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import socket
 
@@ -14,7 +15,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from tiny import tiny_model, tiny_preset  # noqa: E402
 
+from course_lib import evaluation, long_recipes, presets  # noqa: E402
+from course_lib.checkpoint import find_checkpoint  # noqa: E402
 from course_lib.torchvision_ops import ensure_torchvision_ops  # noqa: E402
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
@@ -43,3 +47,19 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect_here)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty folder to work in, with checkpoints of its own: "tiny", "shapes-32" (tiny as well) and the judge."""
+    home = tmp_path / "checkpoints"
+    shutil.copytree(find_checkpoint("judge-32"), home / "judge-32")
+    tiny_model().save_pretrained(home / "tiny")
+    tiny_model().save_pretrained(home / "shapes-32")
+    monkeypatch.setenv("COURSE_CHECKPOINTS", str(home))
+    monkeypatch.setitem(presets.PRESETS, "tiny-gan", tiny_preset())
+    monkeypatch.setattr(long_recipes, "EXAM", 10)
+    monkeypatch.setattr(evaluation, "DIVERSITY_CAPTIONS", 4)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +15,8 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tiny import tiny_model, tiny_preset
 
 from course_lib import demo, evaluation, long_recipes, presets
-from course_lib.checkpoint import find_checkpoint
 from course_lib.cli import COMMANDS, main
 from course_lib.generate import slug
 from course_lib.images import from_uint8
@@ -28,22 +25,6 @@ from course_lib.text_to_image import TextToImage
 ROOT = Path(__file__).parents[1]
 PROMPT = "a small red circle at the center on gray"
 CHINESE = "灰色背景上，中间有一个小的红色圆形"
-
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """An empty folder to work in, with checkpoints of its own: "tiny", "shapes-32" (tiny as well) and the judge."""
-    home = tmp_path / "checkpoints"
-    shutil.copytree(find_checkpoint("judge-32"), home / "judge-32")
-    tiny_model().save_pretrained(home / "tiny")
-    tiny_model().save_pretrained(home / "shapes-32")
-    monkeypatch.setenv("COURSE_CHECKPOINTS", str(home))
-    monkeypatch.setitem(presets.PRESETS, "tiny-gan", tiny_preset())
-    monkeypatch.setattr(long_recipes, "EXAM", 10)
-    monkeypatch.setattr(evaluation, "DIVERSITY_CAPTIONS", 4)
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
 
 
 def course(*arguments: object) -> int:
@@ -336,7 +317,10 @@ def test_a_full_memory_is_told_with_the_remedy(workplace, monkeypatch, capsys):
     monkeypatch.setattr(long_recipes.ScaledTrainer, "step", full)
     assert course("train", "--preset", "tiny-gan", "--out", "run") == 2
     told = capsys.readouterr().err
-    assert "a smaller --batch_size than" in told and 'course train --resume "run"' in told
+    assert (
+        "the memory is full; a --batch_size below 4 or bfloat16 needs less" in told
+        and 'course train --resume "run"' in told
+    )
 
 
 def test_how_to_compute_is_kept_with_the_run(workplace):

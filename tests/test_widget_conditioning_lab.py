@@ -4,17 +4,13 @@ import re
 
 import pytest
 import torch
+from explorers import controls
 
 from course_lib.data.captions import SINGLE
 from course_lib.errors import CourseError
 from course_lib.evaluation import load_judge
 from course_lib.text_to_image import TextToImage
 from course_lib.widgets import conditioning_lab
-from course_lib.widgets.base import leaves
-
-
-def control(found, name):
-    return {widget.description: widget for widget in leaves(found.children[1:2])}[name]
 
 
 def readings(sentence: str, seed: int) -> torch.Tensor:
@@ -26,8 +22,8 @@ def readings(sentence: str, seed: int) -> torch.Tensor:
 
 def test_what_follows_and_what_stays_is_counted():
     found = conditioning_lab("a red star", "shape")
-    control(found, "new value").value = "ring"
-    control(found, "seed").value = 4
+    controls(found)["new value"].value = "ring"
+    controls(found)["seed"].value = 4
     one, other = (readings(sentence, 4) for sentence in ("a red star", "a red ring"))
     ring = (other[:, 2] == SINGLE["shape"].index("ring")).sum()
     stays = dict(zip(SINGLE, (one == other).sum(0).tolist(), strict=True))
@@ -47,11 +43,11 @@ def test_what_follows_and_what_stays_is_counted():
 
 def test_only_values_that_are_new_are_offered():
     found = conditioning_lab()
-    assert control(found, "new value").options == tuple(c for c in SINGLE["color"] if c != "red")
-    control(found, "sentence").value = "one small golden moon, lower left, grey"
-    assert "yellow" not in control(found, "new value").options and "red" in control(found, "new value").options
-    control(found, "attribute").value = "background"
-    assert control(found, "new value").options == ("navy", "cream") and found.alarm.value == ""
+    assert controls(found)["new value"].options == tuple(c for c in SINGLE["color"] if c != "red")
+    controls(found)["sentence"].value = "one small golden moon, lower left, grey"
+    assert "yellow" not in controls(found)["new value"].options and "red" in controls(found)["new value"].options
+    controls(found)["attribute"].value = "background"
+    assert controls(found)["new value"].options == ("navy", "cream") and found.alarm.value == ""
     assert "a small yellow crescent at the bottom left on navy" in found.words.value
     found.close()
 
@@ -66,7 +62,7 @@ def test_only_values_that_are_new_are_offered():
 )
 def test_a_sentence_that_will_not_do_is_told(sentence, told):
     found = conditioning_lab()
-    control(found, "sentence").value = sentence
+    controls(found)["sentence"].value = sentence
     assert told in found.alarm.value
     found.close()
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from explorers import controls, move, opening
 
 from course_lib.batches import step_random
 from course_lib.data.captions import SINGLE
@@ -13,7 +14,6 @@ from course_lib.denoising import dynamic_threshold
 from course_lib.diffusion import DiffusionTextToImage, draw_pictures
 from course_lib.evaluation import load_judge
 from course_lib.widgets import denoising_film
-from course_lib.widgets.base import leaves
 
 module = importlib.import_module("course_lib.widgets.denoising_film")
 PROMPT = "a small blue ring at the bottom right"  # the ground is left open
@@ -21,30 +21,8 @@ PROMPT = "a small blue ring at the bottom right"  # the ground is left open
 
 @pytest.fixture
 def film():
-    opened = []
-
-    def open_one(*arguments, **settings):
-        opened.append(denoising_film(*arguments, **settings))
-        return settled(opened[-1])
-
-    yield open_one
-    for one in opened:
-        one.close()
-
-
-def settled(found):
-    for task in found.tasks:
-        task.join(60)
-    return found
-
-
-def control(found, name):
-    return {widget.description: widget for widget in leaves(found.children[1:2])}[name]
-
-
-def move(found, name, value):
-    control(found, name).value = value
-    settled(found)
+    with opening(denoising_film) as open_one:
+        yield open_one
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
@@ -99,12 +77,12 @@ def test_a_film_is_told_of_can_be_stopped_and_goes_on_where_it_was(film, monkeyp
     found, calls, quick = film(PROMPT, steps=3, step=3), [], module.predict
     before = found.picture.value
     monkeypatch.setattr(module, "predict", lambda *a: time.sleep(0.1) or calls.append(1) or quick(*a))
-    control(found, "guidance").value = 5.0
-    control(found, "steps").value = 12
+    controls(found)["guidance"].value = 5.0
+    controls(found)["steps"].value = 12
     time.sleep(0.6)
     assert re.search(r"Drawing: step \d+ of 12", found.words.value)
     started = time.monotonic()
-    control(found, "Stop").click()
+    controls(found)["Stop"].click()
     assert time.monotonic() - started < 1 and "Stopped" in found.words.value and found.picture.value == before
     count = len(calls)
     time.sleep(0.3)
@@ -117,7 +95,7 @@ def test_a_film_in_the_making_does_not_cover_the_one_that_is_looked_at(film, mon
     found, quick = film(PROMPT, steps=3, step=3), module.predict
     before = found.picture.value
     monkeypatch.setattr(module, "predict", lambda *a: time.sleep(0.1) or quick(*a))
-    control(found, "seed").value = 1
+    controls(found)["seed"].value = 1
     time.sleep(0.05)
     move(found, "seed", 0)
     time.sleep(0.5)
@@ -127,7 +105,7 @@ def test_a_film_in_the_making_does_not_cover_the_one_that_is_looked_at(film, mon
 def test_fewer_steps_end_the_slider_of_steps_earlier(film):
     found = film(PROMPT, steps=6, step=6)
     move(found, "steps", 4)
-    assert control(found, "step").value == control(found, "step").max == 4
+    assert controls(found)["step"].value == controls(found)["step"].max == 4
     assert "Step 4 of 4, time 250" in found.words.value
 
 

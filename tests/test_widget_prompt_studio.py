@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from explorers import controls, move, opening, settled
 
 from course_lib.data.captions import SINGLE
 from course_lib.errors import CourseError
@@ -16,35 +17,12 @@ from course_lib.models import load_model
 from course_lib.provenance import read_provenance
 from course_lib.text_to_image import TextToImage
 from course_lib.widgets import prompt_studio
-from course_lib.widgets.base import leaves
 
 
 @pytest.fixture
 def studio(tmp_path):
-    opened = []
-
-    def open_one(*arguments, **settings):
-        opened.append(prompt_studio(*arguments, save_path=tmp_path / "drawn", **settings))
-        return settled(opened[-1])
-
-    yield open_one
-    for one in opened:
-        one.close()
-
-
-def settled(found):
-    for task in found.tasks:
-        task.join(60)
-    return found
-
-
-def control(found, name):
-    return {widget.description: widget for widget in leaves(found.children[1:2])}[name]
-
-
-def move(found, name, value):
-    control(found, name).value = value
-    settled(found)
+    with opening(prompt_studio, save_path=tmp_path / "drawn") as open_one:
+        yield open_one
 
 
 def test_the_judge_is_asked_about_what_the_prompt_names(studio):
@@ -86,7 +64,7 @@ def test_mistakes_are_told_in_words(studio, tmp_path):
     assert "is empty; say what to draw" in found.alarm.value
     (tmp_path / "drawn").write_text("a file where the folder should be", encoding="utf-8")
     move(found, "prompt", "a ring")
-    control(found, "Save").click()
+    controls(found)["Save"].click()
     assert "cannot be written to" in found.alarm.value
     with pytest.raises(CourseError, match='model="shapes-23".*did you mean "shapes-32"'):
         prompt_studio(model="shapes-23")
@@ -96,11 +74,11 @@ def test_a_long_drawing_tells_how_far_it_is_and_can_be_stopped(studio, monkeypat
     found, quick = studio(), TextToImage.sample
     before = found.picture.value
     monkeypatch.setattr(TextToImage, "sample", lambda *a, **k: time.sleep(0.2) or quick(*a, **k))
-    control(found, "pictures").value = 8
+    controls(found)["pictures"].value = 8
     time.sleep(0.9)
     assert re.search("Drawing picture [3-7] of 8", found.words.value)
     started = time.monotonic()
-    control(found, "Stop").click()
+    controls(found)["Stop"].click()
     assert time.monotonic() - started < 1 and not found.tasks
     assert "Stopped" in found.words.value and found.picture.value == before and found.alarm.value == ""
 
@@ -108,7 +86,7 @@ def test_a_long_drawing_tells_how_far_it_is_and_can_be_stopped(studio, monkeypat
 def test_a_saved_picture_says_how_to_draw_it_again(studio, tmp_path):
     found = studio("a small pink moon", n_samples=2, seed=3)
     move(found, "truncation", 0.5)
-    control(found, "Save").click()
+    controls(found)["Save"].click()
     paths = sorted((tmp_path / "drawn").glob("*.png"))
     assert len(paths) == 2 and all(path.name in found.children[-2].value for path in paths)
     notes = read_provenance(paths[1])
@@ -127,9 +105,9 @@ def test_an_earlier_drawing_comes_back(studio):
     first = found.picture.value
     move(found, "prompt", "a star")
     move(found, "model", "shapes-32-diffusion")
-    assert control(found, "steps").min == 1 and control(found, "truncation").disabled
-    history = control(found, "history")
+    assert controls(found)["steps"].min == 1 and controls(found)["truncation"].disabled
+    history = controls(found)["history"]
     (label, back) = history.options[-1]
     assert label.startswith("a ring") and found.picture.value != first and found.children[-1].value.count("<img") >= 3
     history.value = back
-    assert settled(found).picture.value == first and control(found, "steps").value == 0
+    assert settled(found).picture.value == first and controls(found)["steps"].value == 0

@@ -5,11 +5,11 @@ import re
 
 import pytest
 import torch
+from explorers import controls, move, opening, settled
 
 from course_lib.errors import CourseError
 from course_lib.image_metrics import krippendorff_alpha
 from course_lib.widgets import rating_booth
-from course_lib.widgets.base import leaves
 from course_lib.widgets.rating_booth import EQUAL, SIMULATED, wins_of_marks, wins_of_pairs
 
 MODELS = ("shapes-32", "real")
@@ -17,36 +17,14 @@ MODELS = ("shapes-32", "real")
 
 @pytest.fixture
 def booth(tmp_path):
-    opened = []
-
-    def open_one(models=MODELS, n_captions=2):
-        opened.append(rating_booth(models, n_captions, tmp_path / "ratings"))
-        return settled(opened[-1])
-
-    yield open_one
-    for one in opened:
-        one.close()
-
-
-def settled(found):
-    for task in found.tasks:
-        task.join(60)
-    return found
-
-
-def control(found, name):
-    return {widget.description: widget for widget in leaves(found.children[1:2])}[name]
+    with opening(rating_booth, models=MODELS, n_captions=2, folder=tmp_path / "ratings") as open_one:
+        yield open_one
 
 
 def push(found, *names):
     for name in names:
-        control(found, name).click()
+        controls(found)[name].click()
         settled(found)
-
-
-def move(found, name, value):
-    control(found, name).value = value
-    settled(found)
 
 
 def rows_of(path):
@@ -128,7 +106,7 @@ def test_who_has_rated_nothing_sees_the_simulated_example(booth):
     )
     mean = scores[:, 0::3].nanmean()
     assert f"A {mean:.3g}" in re.sub(r"\s+", " ", readable(found))
-    assert control(found, "5").description == "5"
+    assert controls(found)["5"].description == "5"
     push(found, "5")  # no picture is shown, so nothing is rated
     move(found, "show results", False)
     assert "Number 1 of 4" in found.words.value

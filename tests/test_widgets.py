@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from explorers import settled
 from ipywidgets import Button, FloatSlider, Widget
 from matplotlib.figure import Figure
 
@@ -22,13 +23,6 @@ def explorer(draw, *controls: Widget) -> Explorer:
 
 def slider() -> FloatSlider:
     return FloatSlider(1.0, min=0, max=10, description="number")
-
-
-def settled(found: Explorer) -> Explorer:
-    """When its first work, if it has some, is done."""
-    for task in found.tasks:
-        task.join(60)
-    return found
 
 
 @each_explorer

@@ -6,7 +6,7 @@ import ctypes
 import inspect
 import io
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -288,3 +288,39 @@ def short(x: Tensor) -> str:
 def random(seed: int, *shape: int) -> Tensor:
     """Numbers from N(0, 1) that are the same on every call."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def several(answer: Answer, result: Any, names: Sequence[str]) -> list[Tensor]:
+    """The parts of a result that has several.
+
+    Args:
+        names: what the parts are, in their order.
+    Raises:
+        CheckFailed: it is no tuple of that many.
+    """
+    wanted = f"return {len(names)} values: {', '.join(names)}"
+    if result is None:
+        answer.fail(f"the result is None; does every way through the function end in `return`? {wanted}")
+    if not isinstance(result, tuple | list):
+        answer.fail(f"the result is {describe(result)}; {wanted}")
+    if len(result) != len(names):
+        answer.fail(f"the result has {len(result)} parts; {wanted}")
+    return [answer.tensor(part, name).detach() for part, name in zip(result, names, strict=True)]
+
+
+def expect_picture(
+    answer: Answer, result: object, right: Tensor, what: str, mistakes: Mapping[str, Tensor], size: str
+) -> None:
+    """As `answer.expect`; a mistake that leads to another shape is named as well.
+
+    Args:
+        size: the formula of the output's size, told where no mistake fits the shape.
+    """
+    found = answer.tensor(result)
+    if found.shape != right.shape:
+        for mistake, wrong in mistakes.items():
+            if found.shape == wrong.shape:
+                answer.fail(f"{what} has the shape {tuple(found.shape)}, not {tuple(right.shape)}: {mistake}")
+    hint = f"{size} (pictures, channels, rows, columns)"
+    answer.expect_shape(found, tuple(right.shape), hint, what)
+    answer.expect(found, right, what, mistakes)

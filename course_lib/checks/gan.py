@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module
 
-from course_lib.checks.core import Answer, gradient_of, random
-from course_lib.checks.optim import several
+from course_lib.checks.core import Answer, gradient_of, random, several
 from course_lib.gan import MLP, MLPDiscriminator
 from course_lib.optim import Adam, GradientDescent
 

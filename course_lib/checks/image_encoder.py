@@ -9,9 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module
 
-from course_lib.checks.core import Answer, random
-from course_lib.checks.layers import expect_picture
-from course_lib.checks.optim import several
+from course_lib.checks.core import Answer, expect_picture, random, several
 from course_lib.image_encoder import ImageEncoder, ImageEncoderConfig
 
 # ---- 06.1

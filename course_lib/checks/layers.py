@@ -8,26 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module, ReLU, Sequential
 
-from course_lib.checks.core import Answer, random
+from course_lib.checks.core import Answer, expect_picture, random
 from course_lib.layers import Conv2d, GroupNorm, Linear, fan_in
 
 Numbers = Mapping[str, Tensor]  # misconception -> the result it leads to
-
-
-def expect_picture(answer: Answer, result: object, right: Tensor, what: str, mistakes: Numbers, size: str) -> None:
-    """As `answer.expect`; a mistake that leads to another shape is named as well.
-
-    Args:
-        size: the formula of the output's size, told where no mistake fits the shape.
-    """
-    found = answer.tensor(result)
-    if found.shape != right.shape:
-        for mistake, wrong in mistakes.items():
-            if found.shape == wrong.shape:
-                answer.fail(f"{what} has the shape {tuple(found.shape)}, not {tuple(right.shape)}: {mistake}")
-    hint = f"{size} (pictures, channels, rows, columns)"
-    answer.expect_shape(found, tuple(right.shape), hint, what)
-    answer.expect(found, right, what, mistakes)
 
 
 def check_convolve(function: Callable[..., Tensor], seed: int = 0) -> None:

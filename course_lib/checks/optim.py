@@ -6,27 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course_lib.checks.core import Answer, describe, random
+from course_lib.checks.core import Answer, random, several
 from course_lib.optim import Adam, GradientDescent, Momentum, Optimizer, adam_update
-
-
-def several(answer: Answer, result: Any, names: Sequence[str]) -> list[Tensor]:
-    """The parts of a result that has several.
-
-    Args:
-        names: what the parts are, in their order.
-    Raises:
-        CheckFailed: it is no tuple of that many.
-    """
-    wanted = f"return {len(names)} tensors: {', '.join(names)}"
-    if result is None:
-        answer.fail(f"the result is None; does every way through the function end in `return`? {wanted}")
-    if not isinstance(result, tuple | list):
-        answer.fail(f"the result is {describe(result)}; {wanted}")
-    if len(result) != len(names):
-        answer.fail(f"the result has {len(result)} parts; {wanted}")
-    return [answer.tensor(part, name).detach() for part, name in zip(result, names, strict=True)]
-
 
 # ---- 04.1
 

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course_lib.checks.core import Answer, random
-from course_lib.checks.optim import several
+from course_lib.checks.core import Answer, random, several
 from course_lib.layers import Conv2d
 from course_lib.speed import work_of
 

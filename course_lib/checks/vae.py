@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from course_lib.checks.core import Answer, random
-from course_lib.checks.optim import several
+from course_lib.checks.core import Answer, random, several
 
 Function = Callable[..., Tensor]
 

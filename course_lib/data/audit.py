@@ -7,7 +7,7 @@ that are nearly the same are found twice over: by a hash of their edges and by a
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -215,14 +215,21 @@ def near_pairs(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> Tensor
     return torch.cat(found)
 
 
-def _measure(dataset: Dataset, indices: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of N pictures: hashes (N, 256), thumbnails (N, 432), sharpness (N,), contrast (N,)."""
-    rows = [[torch.empty(0, 256), torch.empty(0, 3 * THUMBNAIL**2), torch.empty(0), torch.empty(0)]]
+def look(dataset: Dataset, indices: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Measure pictures, batch after batch of at most `BATCH`.
+
+    Yields:
+        Of B pictures: hashes (B, 256), thumbnails (B, 432), sharpness (B,), contrast (B,).
+    """
     for start in range(0, len(indices), BATCH):
-        images = dataset.images(indices[start : start + BATCH])
-        thumbnails = shrink(images, THUMBNAIL, THUMBNAIL).flatten(1)
-        rows.append([difference_hash(images), thumbnails, sharpness(images), contrast(images)])
-    return tuple(torch.cat(column) for column in zip(*rows, strict=True))
+        seen = dataset.images(indices[start : start + BATCH])
+        yield difference_hash(seen), shrink(seen, THUMBNAIL, THUMBNAIL).flatten(1), sharpness(seen), contrast(seen)
+
+
+def _measure(dataset: Dataset, indices: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `look`, of N pictures together."""
+    none = torch.empty(0, 256), torch.empty(0, 3 * THUMBNAIL**2), torch.empty(0), torch.empty(0)
+    return tuple(torch.cat(column) for column in zip(none, *look(dataset, indices), strict=True))
 
 
 # ---- the audit

@@ -9,15 +9,17 @@ import base64
 import html
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ipywidgets import HTML, Box, Layout, VBox, Widget
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from ipywidgets import HTML, Box, Button, Combobox, FloatSlider, IntSlider, Layout, VBox, Widget
 from matplotlib.figure import Figure
 from PIL import Image
 
-from course_lib.lesson import encode, explain
+from course_lib.evaluation import load_judge
+from course_lib.lesson import encode, explain, photograph
+from course_lib.models import load_model
 
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "widgets"  # of the explorers, for pages without a kernel
 SAMPLES = PICTURES.parents[1] / "samples"  # where explorers save, if no other folder is named
@@ -25,6 +27,8 @@ RETRIES = 5  # of a drawing that was overtaken by another move
 PATIENCE = 0.03  # seconds without another move before a picture is drawn
 WIDE = Layout(width="420px")
 LABELS = {"description_width": "130px"}
+KNOB = {"layout": Layout(width="400px"), "style": {"description_width": "80px"}}
+loaded_model, loaded_judge = cache(load_model), cache(load_judge)  # read once for all explorers of a page
 
 
 class Scene(NamedTuple):
@@ -117,6 +121,16 @@ class Explorer(VBox):
         for task in self.tasks:
             task.stop()
         self.tasks = []
+
+    def stop_button(self, button: Button, words: str) -> None:
+        """Let a button end the work that is going on, and say what the reader may do then."""
+
+        def stop(_: Button) -> None:
+            if any(task.running for task in self.tasks):
+                self.halt()
+                self.show(Scene(None, words=f"Stopped. {words}"))
+
+        button.on_click(stop)
 
     def close(self) -> None:
         """End its thread and take it, and all it holds, off the page."""
@@ -220,20 +234,29 @@ def quiet(control: Widget) -> Widget:
     return control
 
 
+def slider(value: float, low: float, high: float, step: float, name: str, tooltip: str) -> FloatSlider | IntSlider:
+    """A knob of a model; it draws when it is let go, not on the way."""
+    kind = IntSlider if isinstance(step, int) else FloatSlider
+    about = {"description": name, "tooltip": tooltip, "continuous_update": False}
+    return kind(value, min=low, max=high, step=step, **about, **KNOB)
+
+
+def sentence_box(value: str, options: Sequence[str], name: str) -> Combobox:
+    """A line to type in or to choose from; it draws when Enter is pressed."""
+    about = {"description": name, "tooltip": "Type words, or choose one of the proposed sentences; Enter draws"}
+    return Combobox(
+        value=value, options=options, ensure_option=False, continuous_update=False, **about,
+        **KNOB | {"layout": Layout(width="640px")},
+    )  # fmt: skip
+
+
 def as_html(picture: Figure | Image.Image, alt: str) -> str:
     """A figure or a picture for an HTML widget, with alt text."""
     if isinstance(picture, Figure):
-        picture = painted(picture)
+        picture = photograph(picture)
     code = encode(picture, "PNG", compress_level=1)  # quick rather than small: it never leaves this machine
     size = f'width="{picture.width}" style="max-width:100%; height:auto"'
     return f'<img alt="{html.escape(alt)}" {size} src="data:image/png;base64,{code}">'
-
-
-def painted(figure: Figure) -> Image.Image:
-    """The picture that `lesson.photograph` gives, in two thirds of the time: the layout is worked out only once."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
 
 
 def table_html(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

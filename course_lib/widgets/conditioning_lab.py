@@ -1,25 +1,21 @@
 """ConditioningLab (lesson 11): one attribute of a sentence is changed, the noise kept. What follows, what stays?"""
 
 import html
-from functools import cache
 
 import torch
-from ipywidgets import BoundedIntText, Combobox, Dropdown, Layout
+from ipywidgets import BoundedIntText, Dropdown, Layout
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course_lib import TextToImage
 from course_lib.data.captions import SINGLE, describe, parse, scene_of
 from course_lib.data.shapes import CaptionedShapes
 from course_lib.errors import CourseError, nearest
-from course_lib.evaluation import load_judge
 from course_lib.images import make_grid, to_pil
 from course_lib.lesson import new_axes
 from course_lib.text_to_image import MAX_SEED
-from course_lib.widgets.base import Explorer, Scene, table_html
+from course_lib.widgets.base import Explorer, Scene, loaded_judge, loaded_model, sentence_box, table_html
 
 NOISES, SHOWN = 24, 5
-loaded_model, loaded_judge = cache(TextToImage.from_pretrained), cache(load_judge)
 
 
 def conditioning_lab(
@@ -37,11 +33,8 @@ def conditioning_lab(
     if attribute not in SINGLE:
         raise CourseError(f'attribute="{attribute}" is unknown; {nearest(attribute, SINGLE)}')
     shapes = CaptionedShapes("heldout", length=30)
-    text = Combobox(
-        value=sentence, options=[shapes.caption(i) for i in range(30)], ensure_option=False, continuous_update=False,
-        description="sentence", layout=Layout(width="560px"), style={"description_width": "90px"},
-    )  # fmt: skip
-    look = {"layout": Layout(width="280px"), "style": {"description_width": "90px"}}
+    text = sentence_box(sentence, [shapes.caption(i) for i in range(30)], "sentence")
+    look = {"layout": Layout(width="280px"), "style": {"description_width": "80px"}}
     which = Dropdown(options=list(SINGLE), value=attribute, description="attribute", **look)
     new = Dropdown(options=others(sentence, attribute), description="new value", **look)
     seed = BoundedIntText(0, min=0, max=MAX_SEED, description="seed", **look)

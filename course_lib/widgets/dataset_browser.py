@@ -11,17 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from course_lib.data.audit import (
-    BATCH,
-    BLURRED,
-    FLAT,
-    THUMBNAIL,
-    contrast,
-    difference_hash,
-    near_pairs,
-    sharpness,
-    shrink,
-)
+from course_lib.data.audit import BLURRED, FLAT, THUMBNAIL, look, near_pairs
 from course_lib.data.emoji import CaptionedEmoji
 from course_lib.data.folder import CaptionedFolder
 from course_lib.data.pictures import CaptionedPictures
@@ -80,7 +70,7 @@ def dataset_browser(
         if (name, split) not in known:
             if not wanted:
                 yield show_page(pictures, found, {}, number, f"{heading}. The audit begins …")
-            known[name, split] = yield from look(pictures)
+            known[name, split] = yield from flagged(pictures)
         flags = known[name, split]
         if wanted:
             found = [i for i in found if wanted in flags.get(i, ())]
@@ -104,24 +94,22 @@ def open_data(name: str, split: str) -> CaptionedPictures:
     return CaptionedShapes(split, 64, length=LENGTH, captions="varied", scene="single" if name == "shapes" else "pair")
 
 
-def look(pictures: CaptionedPictures) -> Generator[Scene, None, Flags]:
+def flagged(pictures: CaptionedPictures) -> Generator[Scene, None, Flags]:
     """Flags by the limits of `course_lib.data.audit`; in words, after each batch, how many pictures were looked at."""
-    flags, count = {}, min(len(pictures), MOST)
+    flags, seen, count = {}, 0, min(len(pictures), MOST)
     hashes, thumbnails = torch.empty(0, 256), torch.empty(0, 3 * THUMBNAIL**2)
-    for start in range(0, count, BATCH):
-        batch = range(start, min(start + BATCH, count))
-        images = pictures.images(batch)
-        mine = difference_hash(images), shrink(images, THUMBNAIL, THUMBNAIL).flatten(1)
-        hashes, thumbnails = torch.cat([hashes, mine[0]]), torch.cat([thumbnails, mine[1]])
-        flat = contrast(images) < FLAT
-        found = {"flat": flat, "blurred": (sharpness(images) < BLURRED) & ~flat}
-        for name, mask in found.items():
-            for i in (start + mask.nonzero()[:, 0]).tolist():
+    for *mine, sharp, spread in look(pictures, range(count)):
+        hashes, thumbnails = (torch.cat(both) for both in zip((hashes, thumbnails), mine, strict=True))
+        flat = spread < FLAT
+        for name, mask in {"flat": flat, "blurred": (sharp < BLURRED) & ~flat}.items():
+            for i in (seen + mask.nonzero()[:, 0]).tolist():
                 flags.setdefault(i, {})[name] = i
-        for i, j in (near_pairs(mine, (hashes, thumbnails)) + torch.tensor([start, 0])).tolist():
+        pairs = near_pairs(mine, (hashes, thumbnails)) + torch.tensor([seen, 0])
+        for i, j in pairs.tolist():
             for one, other in ((i, j), (j, i)) if i != j else ():
                 flags.setdefault(one, {}).setdefault("near-duplicate", other)
-        yield Scene(None, words=f"The audit has looked at {batch.stop} of {count} pictures …")
+        seen = len(hashes)
+        yield Scene(None, words=f"The audit has looked at {seen} of {count} pictures …")
     return flags
 
 

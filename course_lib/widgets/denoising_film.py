@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import pairwise
 
 import torch
-from ipywidgets import BoundedIntText, Button, Combobox, Layout
+from ipywidgets import BoundedIntText, Button, Layout
 from matplotlib.axes import Axes
 from torch import Tensor
 
@@ -22,8 +22,8 @@ from course_lib.generate import unknown_words_told
 from course_lib.images import make_grid, to_pil
 from course_lib.lesson import new_axes
 from course_lib.text_to_image import MAX_SEED
-from course_lib.widgets.base import Explorer, Scene
-from course_lib.widgets.prompt_studio import loaded_judge, loaded_model, slider, suggestions
+from course_lib.widgets.base import KNOB, Explorer, Scene, loaded_judge, loaded_model, sentence_box, slider
+from course_lib.widgets.prompt_studio import suggestions
 
 MODEL, MOST_STEPS = "shapes-32-diffusion", 50
 PROMPT = "a large yellow star at the top left on navy"
@@ -39,12 +39,8 @@ def denoising_film(
         guidance: the scale, 0 to 10.
         steps: from noise to picture, 1 to 50; step: the one that is shown at first.
     """
-    wide, slim, small = Layout(width="640px"), Layout(width="400px"), {"description_width": "80px"}
-    text = Combobox(
-        value=prompt, options=suggestions(MODEL), ensure_option=False, continuous_update=False, layout=wide,
-        style=small, description="prompt", tooltip="Type words, choose one of the proposed sentences; Enter draws",
-    )  # fmt: skip
-    first = BoundedIntText(value=seed, min=0, max=MAX_SEED, description="seed", layout=slim, style=small)
+    text = sentence_box(prompt, suggestions(MODEL), "prompt")
+    first = BoundedIntText(value=seed, min=0, max=MAX_SEED, description="seed", **KNOB)
     scale = slider(guidance, 0.0, 10.0, 0.5, "guidance", "0 does not hear the prompt, 1 is plain, more overstates it")
     count = slider(steps, 1, MOST_STEPS, 1, "steps", "From noise to picture; another number is another film")
     shown = slider(min(step, steps), 1, steps, 1, "step", "The one that is shown; the arrow keys leaf through the film")
@@ -63,15 +59,10 @@ def denoising_film(
         found.halt()  # another film may be in the making
         return film.scene(place)
 
-    def halt(_: Button) -> None:
-        if any(task.running for task in found.tasks):
-            found.halt()
-            found.show(Scene(None, words="Stopped. Move the step, and it goes on."))
-
     about = "Leaf through the steps. When is it decided what the picture shows, and what do the later steps add?"
     controls = [text, first, scale, count, shown, stop]
     found = Explorer("denoising-film", "The film of a drawing", about, controls, draw)
-    stop.on_click(halt)
+    found.stop_button(stop, "Move the step, and it goes on.")
     return found
 
 

@@ -61,7 +61,6 @@ class Arena:
     def change(self, loss: str, rates: tuple[float, float]) -> None:
         """From the next round on: another loss, other learning rates of G and D."""
         self.game.loss = loss
-        self.game.discriminator_loss, self.game.generator_loss = GAN_LOSSES[loss]
         self.game.generator_optimizer.lr, self.game.discriminator_optimizer.lr = rates
 
     def round(self) -> None:
@@ -158,8 +157,6 @@ def gan_arena(case: str = "healthy", rounds: int = 160) -> Explorer:
     def draw() -> Scene:
         arena = state["arena"]
         arena.change(loss.value, (rates[0].value, rates[1].value))
-        if any(task.running for task in state.get("tasks", lambda: [])()):
-            return Scene(None, words=arena.told())  # it draws itself soon
         return arena.scene()
 
     def start(_: Button) -> None:
@@ -182,7 +179,6 @@ def gan_arena(case: str = "healthy", rounds: int = 160) -> Explorer:
     about = "Press Start. Then visit the museum, and cure a patient while it plays: another loss, other learning rates."
     controls = [museum, loss, *rates, HBox(list(buttons.values()))]
     explorer = Explorer("gan-arena", "The adversarial game, live", about, controls, draw)
-    state["tasks"] = lambda: explorer.tasks
     for name, action in (("Start", start), ("Pause", explorer.halt), ("Step", step), ("Reset", reset)):
         buttons[name].on_click(action)
     museum.observe(reset, "value")

@@ -12,13 +12,11 @@ from torch import Tensor
 from course_lib.data.captions import SINGLE
 from course_lib.data.shapes import CaptionedShapes
 from course_lib.errors import CourseError
-from course_lib.evaluation import load_judge
 from course_lib.gan import DCGANGenerator
 from course_lib.images import make_grid, to_pil
 from course_lib.lesson import new_axes
-from course_lib.metrics import AttributeJudge
 from course_lib.vae import VAE
-from course_lib.widgets.base import Explorer, Scene, table_html
+from course_lib.widgets.base import Explorer, Scene, loaded_judge, table_html
 
 PLACES = torch.linspace(-2, 2, 9)  # of a slider: standard deviations away from the picture
 SHARES = torch.linspace(0, 1, 9)  # of the way between two noises
@@ -152,15 +150,9 @@ def noise_walk(name: str, seed: int) -> Tensor:
         return gan(one + SHARES[:, None] * (other - one))
 
 
-@cache
-def load_reader() -> AttributeJudge:
-    """The judge of lesson 15, read once."""
-    return load_judge(32)
-
-
 def reader() -> Callable[[Tensor], list[list[str | None]]]:
     """Pictures (B, 3, 32, 32) -> for each what the judge reads, in the order of `SINGLE`; None where it is not sure."""
-    judge = load_reader()
+    judge = loaded_judge(32)
 
     def read(images: Tensor) -> list[list[str | None]]:
         with torch.no_grad():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ipywidgets import HTML, BoundedIntText, Button, Combobox, Dropdown, FloatSlider, IntSlider, Layout
+from ipywidgets import HTML, BoundedIntText, Button, Dropdown, IntSlider, Layout
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -20,21 +20,31 @@ from course_lib.data.captions import PAIR, SINGLE, parse, scene_of
 from course_lib.data.shapes import CaptionedShapes
 from course_lib.demo import EMOJI_PROMPTS, PROMPTS
 from course_lib.errors import CourseError, nearest
-from course_lib.evaluation import SCENES, load_judge, scene_of_training
+from course_lib.evaluation import SCENES, scene_of_training
 from course_lib.generate import GenerateConfig, settings_of, slug, unknown_words_told
 from course_lib.images import save_image, to_pil
 from course_lib.lesson import new_axes
 from course_lib.metrics import attribute_accuracy
-from course_lib.models import AnyModel, load_model, shipped_configs
+from course_lib.models import AnyModel, shipped_configs
 from course_lib.provenance import provenance_text
 from course_lib.runs import writable_folder
 from course_lib.text_to_image import MAX_SEED, TextToImage
-from course_lib.widgets.base import SAMPLES, Explorer, Scene, as_html, quiet, with_words
+from course_lib.widgets.base import (
+    KNOB,
+    SAMPLES,
+    Explorer,
+    Scene,
+    as_html,
+    loaded_judge,
+    loaded_model,
+    quiet,
+    sentence_box,
+    slider,
+    with_words,
+)
 
 MOST, REMEMBERED = 8, 10  # pictures at once, drawings in the history
 GLANCE = 0.3  # seconds that a drawing may take before it tells of its progress
-loaded_judge = cache(load_judge)
-loaded_model = cache(load_model)
 
 
 def prompt_studio(
@@ -58,18 +68,14 @@ def prompt_studio(
     models = list(shipped_configs())
     if model not in models:
         raise CourseError(f'model="{model}" is none of the text-to-image models here; {nearest(model, models)}')
-    wide, slim, small = Layout(width="640px"), Layout(width="400px"), {"description_width": "80px"}
-    text = Combobox(
-        value=prompt, options=suggestions(model), ensure_option=False, continuous_update=False, layout=wide,
-        style=small, description="prompt", tooltip="Type words, choose one of the proposed sentences; Enter draws",
-    )  # fmt: skip
-    which = Dropdown(options=models, value=model, description="model", layout=slim, style=small)
-    first = BoundedIntText(value=seed, min=0, max=MAX_SEED - MOST, description="seed", layout=slim, style=small)
-    how_many = IntSlider(n_samples, min=1, max=MOST, description="pictures", layout=slim, style=small)
+    text = sentence_box(prompt, suggestions(model), "prompt")
+    which = Dropdown(options=models, value=model, description="model", **KNOB)
+    first = BoundedIntText(value=seed, min=0, max=MAX_SEED - MOST, description="seed", **KNOB)
+    how_many = IntSlider(n_samples, min=1, max=MOST, description="pictures", **KNOB)
     truncation = slider(1.0, 0, 1, 0.05, "truncation", "Below 1 the noise shrinks: more usual, more alike")
     steps = slider(0, 0, 40, 1, "steps", "Of refinement (GAN), or from noise to picture (diffusion)")
     guidance = slider(1.0, 0, 10, 0.5, "guidance", "How strongly the steps follow the prompt")
-    past = quiet(Dropdown(options=[("this drawing", None)], description="history", layout=slim, style=small))
+    past = quiet(Dropdown(options=[("this drawing", None)], description="history", **KNOB))
     buttons = {
         "Other noise": "The next seeds", "Stop": "End the drawing", "Save": "PNG files that say how they were made"
     }  # fmt: skip
@@ -101,11 +107,6 @@ def prompt_studio(
         for name, value in (change["new"] or {}).items():
             knobs[name].value = value
 
-    def halt(_: Any) -> None:
-        if any(task.running for task in found.tasks):
-            found.halt()
-            found.show(Scene(None, words="Stopped. Move anything, and it draws again."))
-
     def store(_: Any) -> None:
         def tell() -> None:
             names = write(*history[0], Path(save_path))
@@ -120,16 +121,9 @@ def prompt_studio(
     found.children = (*found.children, saved, strip)
     past.observe(go_back, "value")
     other.on_click(lambda _: setattr(first, "value", first.value + how_many.value))
-    stop.on_click(halt)
+    found.stop_button(stop, "Move anything, and it draws again.")
     save.on_click(store)
     return found
-
-
-def slider(value: float, low: float, high: float, step: float, name: str, tooltip: str) -> FloatSlider | IntSlider:
-    """A knob; it draws when it is let go, not on the way."""
-    kind = IntSlider if isinstance(step, int) else FloatSlider
-    look = {"layout": Layout(width="400px"), "style": {"description_width": "80px"}, "continuous_update": False}
-    return kind(value, min=low, max=high, step=step, description=name, tooltip=tooltip, **look)
 
 
 @cache

@@ -7,7 +7,6 @@ lesson 15; pairs.csv (picture, first, second, rater, winner) the answers to "whi
 import csv
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
 from itertools import combinations
 from pathlib import Path
 from random import Random
@@ -25,15 +24,14 @@ from course_lib.image_metrics import krippendorff_alpha
 from course_lib.images import make_grid, to_pil
 from course_lib.lesson import new_axes
 from course_lib.metrics import bradley_terry
-from course_lib.models import load_model, shipped_configs
+from course_lib.models import shipped_configs
 from course_lib.runs import writable_folder
-from course_lib.widgets.base import LABELS, PICTURES, SAMPLES, Explorer, Scene, table_html, with_words
+from course_lib.widgets.base import LABELS, PICTURES, SAMPLES, Explorer, Scene, loaded_model, table_html, with_words
 
 REAL, EQUAL = "real", "equal"
 MARKS, PAIRS = ("picture", "system", "rater", "score"), ("picture", "first", "second", "rater", "winner")
 SIMULATED = PICTURES.parents[1] / "data" / "ratings" / "simulated.csv"
 Row = Mapping[str, str]
-loaded_model = cache(load_model)
 
 
 def rating_booth(

@@ -16,18 +16,17 @@ from torch import Tensor
 from course_lib.batches import EmbeddedPictures
 from course_lib.checkpoint import load_checkpoint
 from course_lib.errors import CourseError
-from course_lib.evaluation import load_judge
 from course_lib.images import make_grid, to_pil
 from course_lib.lesson import new_axes
 from course_lib.listeners import Checkpoints, MetricsLog, SampleGrids
-from course_lib.long_recipes import embed, new_trainer
+from course_lib.long_recipes import STATE, Run, embed, has_state, new_trainer
 from course_lib.metrics import AttributeJudge, attribute_accuracy
 from course_lib.presets import GanPreset, ShapesConfig, get_preset, override
-from course_lib.runs import RUN_FILE, owned, writable_folder
+from course_lib.runs import RUN_FILE, owned, read_settings, writable_folder, write_settings
 from course_lib.text_encoder import TextEncoder, embed_captions, load_text_encoder
 from course_lib.tokenizer import Tokenizer
 from course_lib.training import Trainer, train
-from course_lib.widgets.base import Explorer, Scene, quiet
+from course_lib.widgets.base import Explorer, Scene, loaded_judge, quiet
 
 CPU = torch.device("cpu")
 EVERY = 20  # steps between exams and sample grids
@@ -35,7 +34,6 @@ SECONDS = 3  # between pictures of the curves, at most
 PATIENCE = 0.25  # seconds until Pause and Stop are heard, or a step if that is longer
 EXAM, SHOWN = 64, 8  # held-out captions that are marked, and those of them that are shown
 MARKS = {"position": "s", "background": "o", "color": "^", "size": "v", "shape": "D", "all": "*"}
-STATE = Path("checkpoints", "last")  # in the run's folder, where `course train --resume` looks for it
 
 
 class Exam(NamedTuple):
@@ -73,25 +71,16 @@ class LiveRun:
         """The step at which the folder's run stands; takes over the run's settings and its log."""
         if not self.out.is_dir() or not any(self.out.iterdir()):
             return 0
-        try:
-            told = json.loads((self.out / RUN_FILE).read_text(encoding="utf-8"))
-            preset, settings = told["preset"], dict(told["train"])
-        except (OSError, ValueError, KeyError, TypeError):
-            preset, settings = None, {}
-        if preset != self.name:
-            raise CourseError(f'out="{self.out}" holds no run of "{self.name}"; choose another folder')
-        self.preset = override(get_preset(self.name), settings)
-        if not self.has_state():
+        found = read_settings(self.out, CPU)
+        if found.name != self.name:
+            raise CourseError(f'out="{self.out}" holds a run of "{found.name}", not of "{self.name}"; choose another')
+        self.preset = found.preset
+        if not has_state(self.out):
             return 0
         done = int(load_checkpoint(self.out / STATE)[1]["steps_done"])
         rows = (self.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[:done]
         self.losses = [(row["step"], row["loss_d"], row["loss_g"], 0.0) for row in map(json.loads, rows)]
         return done
-
-    def has_state(self) -> bool:
-        """True if there is a checkpoint; a save that was cut short leaves only the old one."""
-        state = self.out / STATE
-        return state.is_dir() or state.with_name(".last.old").is_dir()
 
     def go_on(self) -> Iterator[Scene]:
         """Train from where the folder stands to the end; each Scene is a place where one may stop or pause."""
@@ -100,13 +89,12 @@ class LiveRun:
             yield Scene(None, words=self.told())
             return
         with owned(writable_folder(self.out)):
-            settings = {"preset": self.name, "train": vars(self.preset.train), "steps_before": []}
-            (self.out / RUN_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            write_settings(Run(self.name, self.preset, self.out, CPU))
             yield Scene(None, words=f"Drawing {self.preset.data.length:,} pictures and reading their captions, once.")
             data = load_data(self.preset.text_encoder, self.preset.data)
             with torch.random.fork_rng(devices=[]):  # the notebook's own dice stay as they were
                 trainer = new_trainer(self.preset, CPU)
-            if self.has_state():
+            if has_state(self.out):
                 trainer.load(self.out / STATE)
             listeners = [
                 MetricsLog(self.out / "metrics.jsonl", trainer.steps_done),
@@ -287,7 +275,7 @@ def load_exam(text_encoder: str, data: ShapesConfig) -> Exam:
     heldout = data.dataset("heldout")
     texts = embed_captions(*load_reader(text_encoder), [heldout.caption(i) for i in range(EXAM)])
     scenes = [heldout.attributes(i) for i in range(EXAM)]
-    return Exam(texts, scenes, heldout.images(range(SHOWN)), load_judge(data.image_size))
+    return Exam(texts, scenes, heldout.images(range(SHOWN)), loaded_judge(data.image_size))
 
 
 def draw_losses(axis: Axes, losses: list[tuple[int, float, float, float]], steps: int) -> None:

@@ -30,7 +30,8 @@ QUIET = {
 ALL_RUN = """() => { const prompts = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')]
   .filter(cell => cell.querySelector('.jp-InputArea-editor').innerText.trim())
   .map(cell => cell.querySelector('.jp-InputArea-prompt').textContent.trim());
-  return prompts.length > 0 && prompts.every(text => /^\\[\\d+\\]:$/.test(text)); }"""
+  return document.querySelector(".jp-RenderedText[data-mime-type$='.error']") !== null ||
+    (prompts.length > 0 && prompts.every(text => /^\\[\\d+\\]:$/.test(text))); }"""  # an error ends the run
 MINUTES_FOR_A_LESSON = 8  # on a machine that is busy with other things
 
 

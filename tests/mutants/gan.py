@@ -325,7 +325,7 @@ WRONG = {
             ),
             "sigmoid is rounded",
         ),
-        "one loss": (lambda r, f: right_d(r, f), "return 2 tensors"),
+        "one loss": (lambda r, f: right_d(r, f), "return 2 values"),
         "difference clamped": (
             duel(
                 lambda r, f: softplus((f - r).clamp(-30, 30)).mean(),
@@ -353,7 +353,7 @@ WRONG = {
         "D stands": (one_round(step_d=False), "D has not moved"),
         "left frozen": (left_frozen, "must be thawed"),
         "losses swapped": (one_round(told=lambda d, g: (g.item(), d.item())), "losses are swapped"),
-        "sum told": (one_round(told=lambda d, g: (d + g).item()), "return 2 tensors"),
+        "sum told": (one_round(told=lambda d, g: (d + g).item()), "return 2 values"),
         "nothing told": (one_round(told=lambda d, g: None), "is None"),
     },
     "check_gradient_penalty": {

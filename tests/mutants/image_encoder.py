@@ -287,7 +287,7 @@ WRONG = {
         "no penalty": (ridge(small=lambda p, x: torch.zeros(1)), "the penalty is not used"),
         "squared": (ridge(small=lambda p, x: p**2 * len(x) * torch.eye(x.shape[1])), "the penalty is squared"),
         "swapped": (changed(lambda w, b, x, y: (b, w)), "(numbers a picture, outputs)"),
-        "one tensor": (changed(lambda w, b, x, y: w), "return 2 tensors"),
+        "one tensor": (changed(lambda w, b, x, y: w), "return 2 values"),
         "transposed": (changed(lambda w, b, x, y: (w.T, b)), "(numbers a picture, outputs)"),
         "bias as a row": (changed(lambda w, b, x, y: (w, b[None])), "one number for each output"),
         "no penalty for few pictures": (

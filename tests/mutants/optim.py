@@ -285,7 +285,7 @@ WRONG = {
         "old velocity": (momentum(heavy_ball, lambda w, g, v, old, lr, b: w - lr * old), "before this step"),
         "nesterov": (momentum(heavy_ball, lambda w, g, v, old, lr, b: w - lr * (g + b * v)), "Nesterov"),
         "swapped": (lambda *x: momentum(heavy_ball)(*x)[::-1], "results are swapped"),
-        "only the parameter": (lambda *x: momentum(heavy_ball)(*x)[0], "return 2 tensors"),
+        "only the parameter": (lambda *x: momentum(heavy_ball)(*x)[0], "return 2 values"),
         "in place": (momentum_in_place, "changes its inputs"),
         "fixed settings": (lambda w, g, v, lr, b: momentum(heavy_ball)(w, g, v, 0.1, 0.8), "that were given"),
     },

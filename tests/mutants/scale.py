@@ -265,7 +265,7 @@ WRONG = {
             "rounded away",
         ),
         "swapped": (lambda *given: statistics(right_variance)(*given)[::-1], "the mean comes first"),
-        "mean alone": (lambda *given: statistics(right_variance)(*given)[0], "return 2 tensors"),
+        "mean alone": (lambda *given: statistics(right_variance)(*given)[0], "return 2 values"),
     },
     "check_shared_gradient": {
         "both still there": (sharing(every_other, average), "both mistakes are still there"),

@@ -267,7 +267,7 @@ WRONG = {
         "height upside down": (decoder(lambda d, v: (-(d**2) / v.exp() + v) / 2), "*minus* v / 2"),
         "sign": (decoder(lambda d, v: (d**2 / v.exp() + v) / 2), "far clouds get the most"),
         "densities underflow": (plain_densities, "rounded to 0"),
-        "drawings alone": (drawings_alone, "return 2 tensors"),
+        "drawings alone": (drawings_alone, "return 2 values"),
         "error summed": (
             decoder(error=lambda w, x, y: (w[:, :, None] * (x - y[:, None]) ** 2).sum((1, 2))),
             "sum over the picture's numbers",

@@ -7,17 +7,12 @@ import time
 import matplotlib
 import pytest
 import torch
+from explorers import controls
 
 from course_lib.errors import CourseError
 from course_lib.gan import AdversarialStep, MLPDiscriminator, MLPGenerator, ring_centers, ring_of_gaussians
 from course_lib.lesson import new_axes
-from course_lib.losses import saturating_generator_loss
 from course_lib.widgets import gan_arena
-from course_lib.widgets.base import leaves
-
-
-def controls(explorer):
-    return {control.description: control for control in leaves(explorer.children[1:2])}
 
 
 def round_of(explorer) -> int:
@@ -83,11 +78,10 @@ def test_the_museum_sets_the_controls_and_a_control_cures_the_game_that_is_on():
     assert parts["loss"].value == "saturating" and parts["G's rate"].value == pytest.approx(2e-4)
     arena = arena_of(explorer)
     assert arena.game.discriminator_steps == 10
-    logits = torch.tensor([2.0, -1.0])
-    torch.testing.assert_close(arena.game.generator_loss(None, logits), saturating_generator_loss(logits))
+    assert arena.game.loss == "saturating"
     parts["loss"].value = "non-saturating"
     parts["G's rate"].value = 1e-3
-    assert arena.game.generator_loss(None, logits) != saturating_generator_loss(logits)
+    assert arena.game.loss == "non-saturating"
     assert arena.game.generator_optimizer.lr == pytest.approx(1e-3) and arena.game.discriminator_optimizer.lr == 4e-3
     for case, loss, rates in (("mode", "non-saturating", (4e-3, 4e-3)), ("dominant", "saturating", (2e-4, 4e-3))):
         parts["museum"].value = next(name for name in parts["museum"].options if name.startswith(case))

@@ -1,8 +1,7 @@
 """SimilarityMatrix: its numbers are cosines, its pictures show what they should, mistakes are told in words."""
 
-import re
-
 import pytest
+from explorers import controls, rows
 from torch.nn.functional import cosine_similarity
 
 from course_lib.alignment import load_alignment
@@ -10,17 +9,7 @@ from course_lib.data.captions import SINGLE
 from course_lib.evaluation import load_judge
 from course_lib.text_encoder import embed_captions
 from course_lib.widgets import similarity_matrix
-from course_lib.widgets.base import leaves
 from course_lib.widgets.similarity_matrix import pictures_of, scene
-
-
-def controls(explorer):
-    return {control.description: control for control in leaves(explorer.children[1:2])}
-
-
-def rows(explorer):
-    lines = re.findall(r"<tr>(<td.*?)</tr>", explorer.words.value)
-    return [re.findall(r"<td[^>]*>(.*?)</td>", line) for line in lines]
 
 
 def test_the_table_holds_the_cosines_of_torch():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from explorers import controls
 
 from course_lib.data.captions import SINGLE
 from course_lib.data.shapes import CaptionedShapes
@@ -10,14 +11,9 @@ from course_lib.errors import CourseError
 from course_lib.evaluation import load_judge
 from course_lib.vae import VAE
 from course_lib.widgets import latent_walk
-from course_lib.widgets.base import leaves
 from course_lib.widgets.latent_walk import changes, load_latents, noise_walk
 
 NAME = "vae-shapes-32"
-
-
-def controls(explorer):
-    return {control.description: control for control in leaves(explorer.children[1:2])}
 
 
 def principal_components():

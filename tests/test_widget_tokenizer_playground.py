@@ -4,18 +4,14 @@ import re
 
 import pytest
 import torch
+from explorers import controls
 
 from course_lib.text_encoder import load_text_encoder, to_gpt2_state_dict
 from course_lib.torchvision_ops import ensure_torchvision_ops
 from course_lib.widgets import tokenizer_playground
-from course_lib.widgets.base import leaves
 from course_lib.widgets.tokenizer_playground import attention_weights, merge_history
 
 MODEL = "gpt-captions"
-
-
-def controls(explorer):
-    return {control.description: control for control in leaves(explorer.children[1:2])}
 
 
 @pytest.mark.parametrize("text", ["a vermilion ring", "红色圆形，很小", "x", "aaaa 八"])

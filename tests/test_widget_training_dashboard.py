@@ -2,16 +2,13 @@
 
 import json
 import re
-import shutil
 import sys
 import time
 
 import pytest
 import torch
-from tiny import tiny_model, tiny_preset
 
-from course_lib import evaluation, long_recipes, presets
-from course_lib.checkpoint import find_checkpoint, load_checkpoint
+from course_lib.checkpoint import load_checkpoint
 from course_lib.errors import CourseError
 from course_lib.listeners import MetricsLog
 from course_lib.runs import resume_run, start_run
@@ -19,21 +16,6 @@ from course_lib.widgets import training_dashboard
 from course_lib.widgets.base import leaves
 
 STEPS = 44
-
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """An empty folder, a tiny preset, and the checkpoints that it needs."""
-    home = tmp_path / "checkpoints"
-    shutil.copytree(find_checkpoint("judge-32"), home / "judge-32")
-    tiny_model().save_pretrained(home / "tiny")
-    monkeypatch.setenv("COURSE_CHECKPOINTS", str(home))
-    monkeypatch.setitem(presets.PRESETS, "tiny-gan", tiny_preset())
-    monkeypatch.setattr(long_recipes, "EXAM", 10)
-    monkeypatch.setattr(evaluation, "DIVERSITY_CAPTIONS", 4)
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
 
 
 def dashboard(out="run", **changes):
@@ -134,7 +116,7 @@ def test_pause_waits_and_the_page_stays_free(workplace):
 def test_another_folder_and_another_preset_are_refused_in_words(workplace):
     (workplace / "run").mkdir()
     (workplace / "run" / "letter.txt").write_text("dear reader")
-    with pytest.raises(CourseError, match='out="run" holds no run of "tiny-gan"; choose another folder'):
+    with pytest.raises(CourseError, match='resume="run" holds no run'):
         dashboard()
     with pytest.raises(CourseError, match='preset="judge-32" is no GAN for single shapes; use "shapes-32-live"'):
         training_dashboard("judge-32")
