@@ -215,7 +215,7 @@ def near_pairs(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> Tensor
     return torch.cat(found)
 
 
-def look(dataset: Dataset, indices: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def measure(dataset: Dataset, indices: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Measure pictures, batch after batch of at most `BATCH`.
 
     Yields:
@@ -226,10 +226,10 @@ def look(dataset: Dataset, indices: Sequence[int]) -> Iterator[tuple[Tensor, Ten
         yield difference_hash(seen), shrink(seen, THUMBNAIL, THUMBNAIL).flatten(1), sharpness(seen), contrast(seen)
 
 
-def _measure(dataset: Dataset, indices: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `look`, of N pictures together."""
+def _measure_all(dataset: Dataset, indices: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `measure`, of N pictures together."""
     none = torch.empty(0, 256), torch.empty(0, 3 * THUMBNAIL**2), torch.empty(0), torch.empty(0)
-    return tuple(torch.cat(column) for column in zip(none, *look(dataset, indices), strict=True))
+    return tuple(torch.cat(column) for column in zip(none, *measure(dataset, indices), strict=True))
 
 
 # ---- the audit
@@ -256,7 +256,7 @@ def audit(
     pictures = _one_of_each_picture(dataset)
     indices = _evenly(pictures, n)
     captions = [dataset.caption(i) for i in range(len(dataset))]
-    hashes, thumbnails, sharp, spread = _measure(dataset, indices)
+    hashes, thumbnails, sharp, spread = _measure_all(dataset, indices)
     shown = [captions[i] for i in indices]
     checks = [judge("amount", "pictures", len(pictures)), *_coverage(dataset, captions)]
     checks += _duplicates((hashes, thumbnails), shown)
@@ -323,7 +323,7 @@ def _duplicates(looks: tuple[Tensor, Tensor], shown: list[str]) -> list[Check]:
 
 def _leaks(looks: tuple[Tensor, Tensor], shown: list[str], heldout: Dataset, n: int) -> Check:
     exam = _evenly(_one_of_each_picture(heldout), n)
-    pairs = near_pairs(_measure(heldout, exam)[:2], looks)
+    pairs = near_pairs(_measure_all(heldout, exam)[:2], looks)
     return _of_pairs("diversity", "in training and in the exam", pairs, [heldout.caption(i) for i in exam], shown)
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from course_lib.data.audit import BLURRED, FLAT, THUMBNAIL, look, near_pairs
+from course_lib.data.audit import BLURRED, FLAT, THUMBNAIL, measure, near_pairs
 from course_lib.data.emoji import CaptionedEmoji
 from course_lib.data.folder import CaptionedFolder
 from course_lib.data.pictures import CaptionedPictures
@@ -98,7 +98,7 @@ def flagged(pictures: CaptionedPictures) -> Generator[Scene, None, Flags]:
     """Flags by the limits of `course_lib.data.audit`; in words, after each batch, how many pictures were looked at."""
     flags, seen, count = {}, 0, min(len(pictures), MOST)
     hashes, thumbnails = torch.empty(0, 256), torch.empty(0, 3 * THUMBNAIL**2)
-    for *mine, sharp, spread in look(pictures, range(count)):
+    for *mine, sharp, spread in measure(pictures, range(count)):
         hashes, thumbnails = (torch.cat(both) for both in zip((hashes, thumbnails), mine, strict=True))
         flat = spread < FLAT
         for name, mask in {"flat": flat, "blurred": (sharp < BLURRED) & ~flat}.items():

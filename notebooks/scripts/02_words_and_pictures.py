@@ -568,8 +568,8 @@ table([{"": name} | rows[i] | {"a copy": i in copies} for i, name in enumerate(c
 # thumbnail of 12 x 12 cells, none of which may differ by more than 0.2; only what both take for the same is a copy. The
 # enlarged picture's sharpness is 0.018; below 0.04 we call a picture blurred.
 #
-# Now a whole folder, 1,200 shapes written to disk. `audit` compares each number with a limit (`judge`, `Limit`): *ok*,
-# *look* or *spoils*. The last line is what the emoji are asked to look at.
+# Now a whole folder, 1,200 shapes written to disk. `audit` takes its measures (`measure`) and compares each with a limit
+# (`judge`, `Limit`): *ok*, *look* or *spoils*. The last line is what the emoji are asked to look at.
 
 # %% tags=["nbval-check-output"]
 source = CaptionedShapes("train", 32, length=1200)

@@ -473,12 +473,12 @@ print(f"loss of the best D against a perfect forger, with wrong captions: {perfe
 # **Predict.** Which of the two players' ways will matter more? Will cross-attention, the most flexible, be the best?
 
 # %%
-from pathlib import Path
 from statistics import mean
 
 from course_lib.ablation import mean_and_spread, read_log
+from course_lib.checkpoint import CHECKPOINTS
 
-log = [run for run in read_log(Path("../data/logs/ablations.jsonl")) if run["cpu_seconds"] == 100]
+log = [run for run in read_log(CHECKPOINTS.parent / "logs" / "ablations.jsonl") if run["cpu_seconds"] == 100]
 ways = ["G concatenation, D concatenation", "G normalisation, D concatenation"]
 ways += ["G concatenation, D projection", "G cross-attention, D projection", "base"]
 rows = []
