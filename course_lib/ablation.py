@@ -23,6 +23,7 @@ from course_lib.alignment import load_alignment
 from course_lib.batches import Batch, EmbeddedPictures
 from course_lib.cards import machine
 from course_lib.data.captions import vocabulary
+from course_lib.errors import CourseError
 from course_lib.evaluation import accuracy, diversity, load_judge
 from course_lib.long_recipes import embed
 from course_lib.optim import Adam
@@ -192,8 +193,19 @@ def scores(model: TextToImage) -> dict[str, Any]:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The runs that were finished; none if there is no log."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    """The runs that were finished; none if there is no log.
+
+    Raises:
+        CourseError: a line of it is not what a run writes.
+    """
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+        for row in rows:
+            hash((row["variant"], row["seed"], row["cpu_seconds"], cells([row])))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        told = f'log="{path}" is no log of ablations ({type(error).__name__}: {error})'
+        raise CourseError(f"{told}; mend it, or give another file") from error
+    return rows
 
 
 def missing(rows: list[dict[str, Any]], seeds: int, seconds: float) -> Iterator[tuple[str, int]]:
@@ -212,6 +224,7 @@ def ablate(log: Path, table: Path, seeds: int, seconds: float) -> None:
     """
     torch.set_num_threads(1)
     log.parent.mkdir(parents=True, exist_ok=True)
+    log.touch()  # that one can't write there is told before the first run, not after it
     for name, seed in (bar := tqdm(list(missing(read_log(log), seeds, seconds)), desc="ablations")):
         bar.set_postfix_str(f"{name}, seed {seed}")
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in run_variant(name, seed, seconds)]

@@ -11,7 +11,7 @@ from course_lib.alignment import load_alignment
 from course_lib.data import CaptionedEmoji, CaptionedFolder, CaptionedShapes
 from course_lib.data.audit import AuditReport, audit
 from course_lib.data.captions import vocabulary
-from course_lib.errors import CourseError
+from course_lib.errors import CourseError, printable_lines
 from course_lib.images import save_figure
 
 IMAGE_SIZE = 64
@@ -32,7 +32,7 @@ def command_audit(options: argparse.Namespace) -> int:
     if not 1 <= options.n <= 100_000:
         raise CourseError(f"n={options.n} is out of range; use 1 to 100,000")
     report = audit_of(str(options.what), options.n)
-    print(report.to_json() if options.json else report.table())
+    print(report.to_json() if options.json else printable_lines(report.table()))
     if options.figure:
         save_figure(report.figure(), options.figure)
     return int(report.spoils_training)

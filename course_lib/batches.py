@@ -52,6 +52,7 @@ class EmbeddedPictures:
         tokens, empty_tokens: (N, T, E) and (T, E), the same captions token by token, for generators that read them.
         twins: (N, E), captions of the same words that do not fit, see `CaptionedShapes.twins`; where a caption has one,
             it is the wrong caption half of the time.
+        shown: (N,) int64, which picture caption i belongs to, where some have several: images are then fewer than N.
     """
 
     def __init__(
@@ -62,11 +63,12 @@ class EmbeddedPictures:
         tokens: Tensor | None = None,
         empty_tokens: Tensor | None = None,
         twins: Tensor | None = None,
+        shown: Tensor | None = None,
     ):
-        if len(images) != len(texts):
+        if shown is None and len(images) != len(texts):
             raise ValueError(f"{len(images)} images but {len(texts)} text embeddings; give one for each image")
         self.images, self.texts, self.empty = images, texts, empty
-        self.tokens, self.empty_tokens, self.twins = tokens, empty_tokens, twins
+        self.tokens, self.empty_tokens, self.twins, self.shown = tokens, empty_tokens, twins, shown
 
     def batch(self, batch_size: int, text_dropout: float, text_noise: float, random: torch.Generator) -> "Batch":
         """A random batch; some captions are replaced by the empty one, and each embedding is blurred by noise.
@@ -75,13 +77,14 @@ class EmbeddedPictures:
             batch_size: B; text_dropout: share of empty captions; text_noise: standard deviation; random: on the CPU.
         """
         device = self.images.device
-        rows = torch.randint(len(self.images), (batch_size,), generator=random).to(device)
+        rows = torch.randint(len(self.texts), (batch_size,), generator=random).to(device)
+        pictures = rows if self.shown is None else self.shown[rows]
         empty = (torch.rand(batch_size, 1, generator=random) < text_dropout).to(device)
-        images = from_uint8(self.images[rows]).contiguous(memory_format=torch.channels_last)
+        images = from_uint8(self.images[pictures]).contiguous(memory_format=torch.channels_last)
         texts = torch.where(empty, self.empty, self.texts[rows])  # (B, E)
         wrong_texts = texts.roll(1, 0)
-        # the same caption twice in a batch, or an empty one, fits: it must not count as wrong
-        wrong = (texts != wrong_texts).any(1) & ~empty.roll(1, 0)[:, 0]
+        # the same caption twice in a batch, another one of the same picture, or an empty one fits: it is not wrong
+        wrong = (texts != wrong_texts).any(1) & (pictures != pictures.roll(1, 0)) & ~empty.roll(1, 0)[:, 0]
         if self.twins is not None:
             twins, every_other = self.twins[rows], torch.arange(batch_size, device=device) % 2 == 0
             hard = every_other & (twins != texts).any(1) & ~empty[:, 0]

@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,8 @@ from course_lib.errors import CourseError
 from course_lib.images import make_grid, save_image
 from course_lib.marks import marks_text
 from course_lib.models import AnyModel
-from course_lib.presets import (
-    CaptionsPreset,
-    DataConfig,
-    DiffusionPreset,
-    EmojiConfig,
-    GanPreset,
-    Preset,
-    get_preset,
-    override,
-)
+from course_lib.preset_data import DataConfig, EmojiConfig, FolderConfig, data_of
+from course_lib.presets import CaptionsPreset, DiffusionPreset, GanPreset, Preset, get_preset, override
 
 WATTS_A_CORE = 10  # of a busy CPU core, a usual figure for a laptop or a server
 WATTS_A_GPU = 500
@@ -37,6 +30,11 @@ GRID_PROMPTS, GRID_SAMPLES = 8, 8  # rows and columns of the sample grid
 def licence(preset: Preset) -> str:
     """Licence of the weights, and attribution of the training pictures."""
     data = getattr(preset, "data", None)
+    if isinstance(data, FolderConfig):
+        return (
+            "It has learned from pictures and captions of someone's own: their licence says what may be done with its "
+            "weights and with what it draws. Write their source and licence here before you pass it on."
+        )
     if not isinstance(data, EmojiConfig):
         return (
             "Licence: Apache-2.0, weights included. The training pictures are computed by `course_lib/data/shapes.py`; "
@@ -84,6 +82,8 @@ def how_made(name: str, preset: Preset, seconds: float, steps_before: Sequence[i
     changes = "".join(
         f" --{key} {value}" for key, value in (vars(preset.train) | {"steps": first}).items() if value != usual[key]
     )
+    if isinstance(data := getattr(preset, "data", None), FolderConfig):
+        changes += f' --data "{data.folder}"' + (f' --captions "{data.captions}"' if data.captions else "")
     commands = [f"`course train --preset {name}{changes} --out runs/{name}`"]
     commands += [f"`course train --resume runs/{name} --steps {steps}`" for steps in longer]
     return "\n".join(
@@ -106,7 +106,7 @@ def short_card(name: str, preset: Preset, scores: dict[str, float], seconds: flo
 def grid_prompts(data: DataConfig) -> list[str]:
     """Captions that no generator was trained on, for the sample grid."""
     exam = data.dataset("heldout")
-    return [exam.caption(i) for i in range(GRID_PROMPTS)]
+    return [exam.caption(i) for i in range(min(GRID_PROMPTS, len(exam)))]
 
 
 def model_card(
@@ -126,7 +126,7 @@ Parameters: {", ".join(f"{part.replace('_', ' ')} {count:,}" for part, count in 
 
 ## Samples
 
-![{GRID_SAMPLES} pictures for each of {GRID_PROMPTS} held-out captions, one caption a row]({GRID_FILE})
+![{GRID_SAMPLES} pictures for each of some held-out captions, one caption a row]({GRID_FILE})
 
 Drawn with seed 0, none left out, from captions that were not trained on:
 
@@ -165,6 +165,7 @@ def write_card(folder: Path, model: AnyModel, marks: dict[str, Any], **sampling:
         raise CourseError(f'"{folder}" does not say by which preset it was trained; a card cannot be written')
     name, train = facts["preset"], facts.get("train", {})
     preset = override(get_preset(name), {key: tuple(v) if isinstance(v, list) else v for key, v in train.items()})
+    preset = replace(preset, data=data_of(facts))
     card = model_card(name, preset, marks, facts.get("seconds", 0), model)
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / MARKS_FILE).write_text(json.dumps(marks, indent=2) + "\n", encoding="utf-8")
@@ -174,6 +175,11 @@ def write_card(folder: Path, model: AnyModel, marks: dict[str, Any], **sampling:
 
 def about_marks(data: DataConfig, image_size: int) -> str:
     """How the marks below were found."""
+    if isinstance(data, FolderConfig):
+        return (
+            "A linear map from features of EfficientNet-Lite0 to embeddings of captions, fitted on real training "
+            "pictures only, looks for each picture's own caption among those of all pictures that were asked for."
+        )
     if isinstance(data, EmojiConfig):
         return (
             "A linear map from features of EfficientNet-Lite0 to MiniLM embeddings of names, fitted on real training "
@@ -188,6 +194,11 @@ def about_marks(data: DataConfig, image_size: int) -> str:
 
 def limits(data: DataConfig) -> str:
     """What the model cannot do."""
+    if isinstance(data, FolderConfig):
+        return (
+            "It knows what its training pictures show, in English words, and nothing else. It repeats what pictures "
+            "and captions leave out or get wrong, and what they say of people; `course audit` looks at the folder."
+        )
     if isinstance(data, EmojiConfig):
         return (
             "It knows the names of emoji in English, and nothing else. Most names have one picture only, which it has "

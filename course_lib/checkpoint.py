@@ -27,6 +27,7 @@ from course_lib.errors import CourseError, nearest
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "data" / "checkpoints"
 TENSORS, CONFIG = "model.safetensors", "config.json"
 REMEDY = "copy it again or train it again"
+MAX_BYTES = 10**10  # of weights or of a configuration; the largest model that the course can build has a third of it
 TEXT_FILES = {".json", ".jsonl", ".md", ".txt"}
 CARD_FILES = TEXT_FILES | {".png"}  # what may lie beside the weights: a card has pictures too
 Config = TypeVar("Config")
@@ -149,9 +150,12 @@ def load_checkpoint(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, An
         CourseError: there is no such folder, or a file of it is missing, truncated or foreign.
     """
     folder = require_checkpoint(folder)
+    for path in (folder / TENSORS, folder / CONFIG):
+        if path.stat().st_size > MAX_BYTES:
+            raise CourseError(f'"{path}" has {path.stat().st_size:,} bytes; over {MAX_BYTES:,} none is read; {REMEDY}')
     try:
         tensors, text = (folder / TENSORS).read_bytes(), (folder / CONFIG).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, MemoryError) as error:
         raise CourseError(f'cannot read the checkpoint "{folder}": {error}; {REMEDY}') from None
     return _unpack(tensors, folder / TENSORS), _parse_config(text, folder / CONFIG)
 

@@ -5,12 +5,13 @@ Bad input is told in one line and exits with code 2; nothing that exists is over
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 from course_lib import __version__
-from course_lib.errors import CourseError, require_range
+from course_lib.errors import CourseError, printable_lines, require_range
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 MAX_FILE_BYTES = 10_000_000  # of prompts or settings
@@ -24,6 +25,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"course: {message}; see {self.prog} --help\n")
 
 
+def path(text: str) -> Path:
+    """A path as it was typed; "~" is the home folder, also in --out=~/run, where shells leave it as it is."""
+    return Path(os.path.expanduser(text))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All subcommands and their options."""
     parser = Parser(prog="course", description="Words to Pixels: pictures from sentences, from scratch.")
@@ -32,13 +38,16 @@ def build_parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="draw from the shipped model, then train a small one live and score it")
     demo.add_argument("--seconds", type=float, default=150, help="length of the live run (default 150)")
-    demo.add_argument("--out", type=Path, default=Path("samples/demo"), help="folder for the pictures and the report")
+    demo.add_argument("--out", type=path, default=Path("samples/demo"), help="folder for the pictures and the report")
 
     train = commands.add_parser("train", help="train a preset, or go on with a run")
     what = train.add_mutually_exclusive_group(required=True)
     what.add_argument("--preset", help="what to train; a wrong name lists them all")
-    what.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder; --steps: longer")
-    train.add_argument("--out", type=Path, help="a new folder for the run (default runs/PRESET)")
+    what.add_argument("--resume", type=path, metavar="RUN", help="go on with the run in this folder; --steps: longer")
+    train.add_argument("--out", type=path, help="a new folder for the run (default runs/PRESET)")
+    train.add_argument("--data", type=path, metavar="FOLDER", help="your own pictures, for presets such as cub-64")
+    train.add_argument("--captions", type=path, metavar="FILE", help="their captions, where the folder holds none")
+    train.add_argument("--dry-run", action="store_true", help="say what the training would need, and end")
     train.add_argument("--precision", choices=("float32", "bfloat16"), help="of convolutions and products (lesson 13)")
     train.add_argument("--compile", choices=("no", "yes", "cuda-graph"), help="fuse each pass (lesson 13)")
     for name, kind in SETTINGS.items():
@@ -46,17 +55,17 @@ def build_parser() -> argparse.ArgumentParser:
 
     generate = commands.add_parser("generate", help="draw pictures for a sentence")
     generate.add_argument("prompt", nargs="?", help='what to draw, such as "a small red circle at the center on gray"')
-    generate.add_argument("--texts", type=Path, metavar="FILE", help="a text file with one prompt a line")
-    generate.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML; options given here win")
+    generate.add_argument("--texts", type=path, metavar="FILE", help="a text file with one prompt a line")
+    generate.add_argument("--config", type=path, metavar="FILE", help="settings in YAML; options given here win")
     generate.add_argument("--model", help="a name under data/checkpoints or a folder (default shapes-32)")
     generate.add_argument("--n_samples", type=int, help="pictures for each prompt (default 4)")
     generate.add_argument("--steps_per_sample", type=int, help="refinement steps (default 0: plain GAN sampling)")
     generate.add_argument("--guidance_scale", type=float, help="how strongly refinement follows the prompt (default 1)")
-    generate.add_argument("--image", type=Path, help="a picture to begin from; the prompt changes it")
-    generate.add_argument("--mask", type=Path, help="a picture, white where --image is to be painted anew")
+    generate.add_argument("--image", type=path, help="a picture to begin from; the prompt changes it")
+    generate.add_argument("--mask", type=path, help="a picture, white where --image is to be painted anew")
     generate.add_argument("--truncation", type=float, help="0 to 1: less, more usual and more alike (default 1)")
     generate.add_argument("--seed", type=int, help="another seed, other pictures (default 0)")
-    generate.add_argument("--save_path", type=Path, help="folder for the PNGs (default samples)")
+    generate.add_argument("--save_path", type=path, help="folder for the PNGs (default samples)")
 
     evaluate = commands.add_parser("evaluate", help="measure how often a model draws what the caption says")
     evaluate.add_argument("--model", default="shapes-32")
@@ -76,23 +85,23 @@ def build_parser() -> argparse.ArgumentParser:
     audit = commands.add_parser("audit", help="is a data set fit for training?")
     audit.add_argument("what", help="shapes, emoji, or a folder of captioned pictures")
     audit.add_argument("--n", type=int, default=2000, help="pictures to look at (default 2000)")
-    audit.add_argument("--figure", type=Path, metavar="PNG", help="draw the report too")
+    audit.add_argument("--figure", type=path, metavar="PNG", help="draw the report too")
     audit.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     report = commands.add_parser("report", help="every shipped text-to-image model side by side")
-    report.add_argument("--out", type=Path, default=Path("data/RESULTS.md"), help="default data/RESULTS.md")
+    report.add_argument("--out", type=path, default=Path("data/RESULTS.md"), help="default data/RESULTS.md")
     report.add_argument("--n", type=int, default=500, help="pictures for each setting of GAN and diffusion")
 
     ablate = commands.add_parser(
         "ablate", help="what each part of the recipe is worth: trains what is not in the log yet"
     )
-    ablate.add_argument("--log", type=Path, default=Path("data/logs/ablations.jsonl"), help="of finished runs")
-    ablate.add_argument("--out", type=Path, default=Path("data/ABLATIONS.md"), help="default data/ABLATIONS.md")
+    ablate.add_argument("--log", type=path, default=Path("data/logs/ablations.jsonl"), help="of finished runs")
+    ablate.add_argument("--out", type=path, default=Path("data/ABLATIONS.md"), help="default data/ABLATIONS.md")
     ablate.add_argument("--seeds", type=int, default=3, help="runs a variant (default 3)")
     ablate.add_argument("--seconds", type=float, default=100, help="processor time a run (default 100)")
 
     inspect = commands.add_parser("inspect", help="what a PNG says of how it was made")
-    inspect.add_argument("file", type=Path)
+    inspect.add_argument("file", type=path)
     commands.add_parser("doctor", help="what of this machine and installation is fine, and what is not")
     for command in (demo, train, generate, evaluate, report):
         command.add_argument("--device", default=None, choices=("auto", "cpu", "cuda"), help="default auto")
@@ -124,22 +133,29 @@ def command_demo(options: argparse.Namespace) -> None:
 
 def command_train(options: argparse.Namespace) -> None:
     """`course train`."""
+    from course_lib.plan import plan
     from course_lib.runs import choose_device, resume_run, start_run
     from course_lib.scale import ScaleConfig
 
     scale = {name: getattr(options, name) for name in ("precision", "compile") if getattr(options, name) is not None}
     changes = {name: getattr(options, name) for name in SETTINGS if getattr(options, name) is not None}
     device = choose_device(options.device or "auto")
-    others = [f"--{name}" for name in [*changes, *scale, *(["out"] if options.out else [])] if name != "steps"]
+    data = {"folder": options.data, "captions": options.captions}
+    data = {name: str(path) for name, path in data.items() if path is not None}
+    ours = {"out": options.out, "data": options.data, "captions": options.captions, "dry-run": options.dry_run}
+    others = [f"--{name}" for name in [*changes, *scale, *filter(ours.get, ours)] if name != "steps"]
     if options.resume and others:
         raise CourseError(f"--resume goes on with the run's own settings; leave out {', '.join(others)}")
+    if options.dry_run:
+        print(plan(options.preset, changes, device, ScaleConfig(**scale), data))
+        return
     folder = options.resume or options.out or Path("runs") / options.preset
     saved = "The state is saved"
     try:
         if options.resume:
             model = resume_run(folder, device, options.steps)
         else:
-            model = start_run(options.preset, changes, folder, device, ScaleConfig(**scale))
+            model = start_run(options.preset, changes, folder, device, ScaleConfig(**scale), data)
     except KeyboardInterrupt:
         model, saved = None, "What was saved last is kept"
     if model is None:
@@ -303,7 +319,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return COMMANDS[options.command](options) or 0
     except (CourseError, OSError, FloatingPointError) as error:  # bad input, a full disk, a training that diverged
-        print(f"course: {error}", file=sys.stderr)
+        print(f"course: {printable_lines(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)

@@ -30,6 +30,7 @@ from course_lib.errors import CourseError, require_range
 from course_lib.layers import average_pool2d
 from course_lib.losses import mse_loss
 from course_lib.text_encoder import TextEncoder, TextEncoderConfig, embed_tokens
+from course_lib.text_to_image import MAX_BYTES
 from course_lib.tokenizer import Tokenizer
 from course_lib.unet import DiffusionConfig, UNet
 
@@ -227,10 +228,14 @@ class DiffusionTextToImage(Module):
         Returns:
             (len(texts) * n_samples, 3, S, S) in [-1, 1], text-major: all pictures of the first prompt come first.
         Raises:
-            CourseError: a prompt is empty or too long, or a number or the image's size is out of range.
+            CourseError: a prompt is empty or too long, a number or the image's size is out of range, or the pictures
+                are too many.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         self.check(n_samples, steps_per_sample, guidance_scale, image, seed, batch_size)
+        most = MAX_BYTES // (4 * 3 * self.image_size**2)
+        if len(texts) * n_samples > most:
+            raise CourseError(f"n_samples={n_samples} for {len(texts):,} prompts: ask for at most {most:,} pictures")
         tokens, mask = self.encode_text(texts)
         pictures = []
         for rows in torch.arange(len(texts) * n_samples).split(batch_size):

@@ -1,4 +1,4 @@
-"""Marks for a model that draws emoji: are their names found again, is the skin tone right, do they look real?"""
+"""Marks for a model that draws emoji, or pictures of one's own: are their names found again, do they look real?"""
 
 from typing import Any
 
@@ -7,11 +7,14 @@ from torch import Tensor
 
 from course_lib.checkpoint import dataclass_from_dict, find_checkpoint, load_checkpoint, load_weights
 from course_lib.data.emoji import CaptionedEmoji
+from course_lib.data.folder import CaptionedFolder
 from course_lib.emoji_metrics import NameProbe, ToneConfig, ToneJudge, people, recall_at, tones_of
 from course_lib.evaluation import format_table
 from course_lib.image_metrics import kernel_distance, precision_recall
+from course_lib.preset_data import FolderConfig
 from course_lib.pretrained import FEATURES, PretrainedTextEncoder, efficientnet_features
 from course_lib.provenance import memorisation_score
+from course_lib.text_encoder import embed_captions
 
 N_TRAIN, N_CANDIDATES = 300, 200  # names of the training split; candidates for each held-out person
 SPLITS = ("train", "heldout", "unseen")
@@ -76,14 +79,44 @@ def emoji_marks(model: Any, seed: int = 0, **sampling: Any) -> dict[str, Any]:
     return marks
 
 
+def folder_marks(model: Any, data: FolderConfig, n: int = 500, seed: int = 0, **sampling: Any) -> dict[str, Any]:
+    """The marks of a model of someone's own pictures: n of each split, asked for by the first of their captions.
+
+    Args:
+        model: has `image_size`, `sample`, and the frozen text encoder that reads the captions here too.
+        data: the folder it was trained on.
+        n, seed, sampling: as for `emoji_marks`, which says what is returned; the probe is fitted on 10 n pictures.
+    Raises:
+        CourseError: the folder is gone, or the packages of the extra `eval` are not installed.
+    """
+    training, heldout = data.dataset(), data.dataset("heldout")
+
+    def read(pictures: CaptionedFolder, rows: list[int]) -> Tensor:
+        return embed_captions(model.text_encoder, model.tokenizer, [pictures.caption(i) for i in rows]).cpu()
+
+    known = sorted(set(training.same_picture()))[: 10 * n]
+    real = training.images(known)
+    probe = NameProbe(efficientnet_features(real), read(training, known))
+    marks: dict[str, Any] = {"seed": seed, "features": FEATURES, **sampling}
+    for split, pictures in (("train", training), ("heldout", heldout)):
+        rows = sorted(set(pictures.same_picture()))[:n]
+        drawn = model.sample([pictures.caption(i) for i in rows], 1, seed=seed, **sampling).cpu()
+        confusing = read(training, known[: max(0, N_CANDIDATES - len(rows))] if split != "train" else [])
+        seen, candidates = pictures.images(rows), probe.place(torch.cat([read(pictures, rows), confusing]))
+        marks[split] = {"n": len(rows), "candidates": len(candidates), **compare_sets(seen, drawn, probe, candidates)}
+        if split != "train":
+            marks[split]["memorisation"] = memorisation_score(drawn, real, seen).ratio
+    return marks
+
+
 def compare_sets(real: Tensor, drawn: Tensor, probe: NameProbe, candidates: Tensor) -> dict[str, Any]:
     """The marks of one split: real and drawn (N, 3, S, S), candidates (M, E) as for `recall_at`."""
     features = {"real": efficientnet_features(real), "drawn": efficientnet_features(drawn)}
     precision, recall = precision_recall(features["real"], features["drawn"])
-    half = len(real) // 2
+    half, nearest = len(real) // 2, min(RECALL, len(candidates))
     return {
-        "recall": recall_at(probe(features["drawn"]), candidates, RECALL),
-        "recall_real": recall_at(probe(features["real"]), candidates, RECALL),
+        "recall": recall_at(probe(features["drawn"]), candidates, nearest),
+        "recall_real": recall_at(probe(features["real"]), candidates, nearest),
         "kernel_distance": kernel_distance(features["real"], features["drawn"]),
         "kernel_distance_real": kernel_distance(features["real"][:half], features["real"][half:]),
         "precision": precision,
@@ -94,7 +127,7 @@ def compare_sets(real: Tensor, drawn: Tensor, probe: NameProbe, candidates: Tens
 def emoji_lines(marks: dict[str, Any]) -> str:
     """The marks as a table and what it takes to read it."""
     rows = []
-    for split in SPLITS:
+    for split in filter(marks.get, SPLITS):
         own = marks[split]
         rows.append(
             {

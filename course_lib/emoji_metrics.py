@@ -15,6 +15,7 @@ from torch.nn import Module, ModuleList
 from course_lib.alignment import unit
 from course_lib.batches import moved
 from course_lib.data.emoji import NO_TONE, TONES, CaptionedEmoji
+from course_lib.errors import require_range
 from course_lib.fit import fit, warmup_cosine
 from course_lib.image_encoder import ImageEncoder, ImageEncoderConfig
 from course_lib.losses import cross_entropy
@@ -71,6 +72,9 @@ class ToneConfig:
     image_size: int = 32
     width: int = 32
     networks: int = 3
+
+    def __post_init__(self):
+        require_range("networks", self.networks, 1, 16)
 
 
 class ToneJudge(Module):

@@ -24,6 +24,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{guess}Known: {', '.join(known) or 'none'}"
 
 
+def printable(text: str) -> str:
+    """Control characters as escapes: a stranger's file must not steer the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same for a text of several lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def require_range(name: str, value: float, low: float, high: float) -> None:
     """Raise a CourseError unless low <= value <= high; so it does for what is not a number."""
     if not low <= value <= high:

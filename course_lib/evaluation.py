@@ -10,9 +10,10 @@ from course_lib.checkpoint import dataclass_from_dict, find_checkpoint, load_che
 from course_lib.data.captions import PAIR, SINGLE, scene_of
 from course_lib.data.shapes import CaptionedShapes
 from course_lib.diffusion import DiffusionTextToImage
+from course_lib.errors import require_range
 from course_lib.image_metrics import kernel_distance, precision_recall
 from course_lib.metrics import AttributeJudge, JudgeConfig, attribute_accuracy, diversity_ratio
-from course_lib.presets import data_of
+from course_lib.preset_data import data_of
 from course_lib.pretrained import FEATURES, efficientnet_features
 from course_lib.provenance import memorisation_score
 from course_lib.text_to_image import TextToImage
@@ -121,8 +122,9 @@ def realism(model: TextToImage, split: str = "heldout", n: int = 500, seed: int 
         the training split and the first 5,000 training pictures; and features and n, without which distances mean
         nothing.
     Raises:
-        CourseError: the packages of the extra `eval` are not installed.
+        CourseError: the packages of the extra `eval` are not installed, or there are fewer than ten pictures.
     """
+    require_range("n", n, 10, 100_000)  # an interval of the distance needs some pictures to draw anew
     real, again, drawn = (efficientnet_features(x) for x in real_and_drawn(model, split, n, seed, **sampling))
     precision, recall = precision_recall(real, drawn)
     fresh, _, copies = real_and_drawn(model, "train", n, seed + 1, **sampling)  # of the kind that was trained on

@@ -154,6 +154,9 @@ class DCGANConfig:
         for name, most in (("z_size", 4096), ("width", 256)):
             if not 1 <= getattr(self, name) <= most:
                 raise CourseError(f"{name}={getattr(self, name)} is out of range; use 1 to {most}")
+        if self.channels[0] > 2048:  # over 100 million parameters
+            most = self.width * 2048 // self.channels[0]
+            raise CourseError(f"width={self.width} is too much for image_size={self.image_size}; use 1 to {most}")
 
     @property
     def channels(self) -> tuple[int, ...]:

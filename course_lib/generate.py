@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import os
 import re
 import sys
 import time
@@ -72,8 +73,9 @@ def generate(config: GenerateConfig) -> list[Path]:
     model = load_model(config.model_path, choose_device(config.device))
     require_fit(model, config)
     config = with_defaults(model, config)
-    image = prepare_image(config.image, model.image_size) if config.image else None
-    mask = prepare_image(config.mask, model.image_size).mean(0) > 0 if config.mask else None  # (S, S)
+    paths = [os.path.expanduser(path) if path else None for path in (config.image, config.mask)]
+    image, mask = (prepare_image(path, model.image_size) if path else None for path in paths)
+    mask = None if mask is None else mask.mean(0) > 0  # (S, S)
     started = time.monotonic()
     names = ("n_samples", "steps_per_sample", "guidance_scale", "seed", "batch_size", "truncation")
     given = {name: getattr(config, name) for name in names} | {"image": image, "mask": mask}
@@ -126,7 +128,7 @@ def unknown_words_told(model: AnyModel, name: str, texts: Sequence[str]) -> tupl
 
 def save(pictures: Tensor, config: GenerateConfig) -> list[Path]:
     """Write each picture and a grid with one row a prompt; file names begin with the prompt's number and words."""
-    folder, paths = writable_folder(Path(config.save_path)), []
+    folder, paths = writable_folder(Path(os.path.expanduser(config.save_path))), []
     for i, picture in enumerate(pictures):
         text, sample = config.texts[i // config.n_samples], i % config.n_samples
         name = f"{i // config.n_samples + 1:02d}-{slug(text)}-seed{config.seed}-{sample + 1:02d}.png"

@@ -16,8 +16,10 @@ from course_lib.errors import CourseError
 from course_lib.listeners import Checkpoints, MetricsLog, SampleGrids
 from course_lib.marks import marks_of
 from course_lib.models import AnyModel
-from course_lib.presets import DiffusionPreset, GanPreset, data_record
-from course_lib.recipes import all_pictures
+from course_lib.preset_data import data_record
+from course_lib.presets import DiffusionPreset, GanPreset
+from course_lib.pretrained import MINILM, PretrainedTextEncoder, PretrainedTokenizer
+from course_lib.recipes import pictures_of
 from course_lib.scale import ALONE, PLAIN, ScaleConfig, ScaledTrainer, World
 from course_lib.text_encoder import TextEncoder, embed_captions, embed_tokens, load_text_encoder
 from course_lib.text_gan import Discriminator, Generator, grow_
@@ -64,12 +66,12 @@ def train_gan(run: Run) -> Path | None:
         The folder of the finished model; None if `stop` ended the run early (its state is saved).
     """
     preset, device = run.preset, run.device
-    encoder, tokenizer = load_text_encoder(preset.text_encoder, device)
+    encoder, tokenizer = load_reader(preset.text_encoder, device)
     dataset = preset.data.dataset()
     trainer = new_trainer(preset, device, run.scale, run.world)
     data = embed(dataset, encoder, tokenizer, device, trainer.generator.reads_tokens)
     prompts = preset.data.dataset("heldout")
-    prompts = embed_captions(encoder, tokenizer, [prompts.caption(i) for i in range(32)])
+    prompts = embed_captions(encoder, tokenizer, [prompts.caption(i) for i in range(min(32, len(prompts)))])
     listeners = [SampleGrids(run.out / "samples", prompts, preset.train.sample_every)]
     if not go_on(trainer, data, listeners, run.out, run.stop, run.name, run.world):
         return None
@@ -162,16 +164,34 @@ def new_trainer(
     return ScaledTrainer(generator, discriminator, preset.train, scale=scale, world=world)
 
 
+Reader = tuple[TextEncoder | PretrainedTextEncoder, Tokenizer | PretrainedTokenizer]
+
+
+def load_reader(name: str, device: torch.device) -> Reader:
+    """A frozen text encoder and its tokenizer: MiniLM by its name, or one of ours."""
+    if name != MINILM:
+        return load_text_encoder(name, device)
+    encoder = PretrainedTextEncoder(name, device)
+    return encoder, encoder.tokenizer
+
+
 def embed(
-    dataset: CaptionedPictures, encoder: TextEncoder, tokenizer: Tokenizer, device: torch.device, tokens: bool = False
+    dataset: CaptionedPictures,
+    encoder: TextEncoder | PretrainedTextEncoder,
+    tokenizer: Tokenizer | PretrainedTokenizer,
+    device: torch.device,
+    tokens: bool = False,
 ) -> EmbeddedPictures:
     """Draw every picture and read every caption once, before training; if asked, keep each caption's tokens too."""
     captions = ["", *(dataset.caption(i) for i in range(len(dataset)))]
     texts = embed_captions(encoder, tokenizer, captions)
-    pictures, twins = all_pictures(dataset).to(device), dataset.twins()
+    same, twins = dataset.same_picture() or range(len(dataset)), dataset.twins()
+    places = {index: place for place, index in enumerate(dict.fromkeys(same))}  # each picture is kept once
+    pictures, shown = pictures_of(dataset, list(places)).to(device), torch.tensor([places[i] for i in same])
+    shown = shown.to(device) if len(places) < len(dataset) else None
     if twins is not None:
         twins = embed_captions(encoder, tokenizer, [twins.caption(i) for i in range(len(dataset))])
     if not tokens:
-        return EmbeddedPictures(pictures, texts[1:], texts[0], twins=twins)
+        return EmbeddedPictures(pictures, texts[1:], texts[0], twins=twins, shown=shown)
     read = embed_tokens(encoder, tokenizer, captions).half()  # half the memory: (N + 1, T, E)
-    return EmbeddedPictures(pictures, texts[1:], texts[0], read[1:], read[0], twins)
+    return EmbeddedPictures(pictures, texts[1:], texts[0], read[1:], read[0], twins, shown)

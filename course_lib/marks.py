@@ -3,11 +3,11 @@ their names are found again. `course evaluate`, the model cards and `course repo
 
 from typing import Any
 
-from course_lib.emoji_evaluation import emoji_lines, emoji_marks
+from course_lib.emoji_evaluation import emoji_lines, emoji_marks, folder_marks
 from course_lib.errors import CourseError
 from course_lib.evaluation import accuracy_rows, evaluate, format_table, realism, realism_lines
 from course_lib.models import AnyModel
-from course_lib.presets import EmojiConfig, data_of
+from course_lib.preset_data import EmojiConfig, FolderConfig, data_of
 
 REALISM_PICTURES = 500
 
@@ -17,15 +17,18 @@ def marks_of(model: AnyModel, split: str = "heldout", n: int = 2000, seed: int =
 
     Args:
         model: of any kind.
-        split, n: of the captions for shapes; emoji have splits and numbers of their own.
+        split, n: of the captions for shapes; emoji and folders have splits and numbers of their own.
         seed: of captions and noise.
         sampling: settings of `sample`.
     Returns:
         For shapes what `evaluate` returns, with "realism", or None where the extra packages are missing; for emoji what
-        `emoji_marks` returns.
+        `emoji_marks` returns, and for a folder the same without what is known of emoji only.
     """
-    if isinstance(data_of(model.training_facts), EmojiConfig):
+    data = data_of(model.training_facts)
+    if isinstance(data, EmojiConfig):
         return emoji_marks(model, seed=seed, **sampling)
+    if isinstance(data, FolderConfig):
+        return folder_marks(model, data, min(n, REALISM_PICTURES), seed, **sampling)
     marks = evaluate(model, split, n, seed, **sampling)
     try:
         return marks | {"realism": realism(model, split, min(n, REALISM_PICTURES), seed, **sampling)}

@@ -23,10 +23,10 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu") -> 
         CourseError: no such checkpoint, a damaged one, or one that draws no pictures from words.
     """
     folder = find_checkpoint(name_or_path)
-    kind = load_checkpoint(folder)[1].get("kind")
+    kind = str(load_checkpoint(folder)[1].get("kind", "foreign"))
     if kind not in KINDS:
         raise CourseError(
-            f'"{folder}" holds a {kind or "foreign"} checkpoint, not a text-to-image one; use one such as "shapes-32"'
+            f'"{folder}" holds a {kind[:40]} checkpoint, not a text-to-image one; use one such as "shapes-32"'
         )
     return KINDS[kind].from_pretrained(folder, device)
 
@@ -40,7 +40,8 @@ def shipped_configs() -> dict[str, dict[str, Any]]:
             config = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             continue
-        if isinstance(config, dict) and config.get("kind") in KINDS:
+        known = isinstance(config, dict) and str(config.get("kind")) in KINDS
+        if known and isinstance(config.get("vocabulary", []), list):
             found[path.parent.name] = config
     return found
 

@@ -1,91 +1,26 @@
 """Named settings for everything that `course train` can train: data, sizes, steps. Any run can be repeated by name.
 
 A preset says *what* to train, `recipes.py` knows *how*. The order of the table is the order in which the shipped
-models were made: each one uses only those above it.
+models were made: each one uses only those above it. At the end: the reader's own pictures, at the sizes of papers.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 from course_lib.checkpoint import dataclass_from_dict
-from course_lib.data.captions import vocabulary, words_of
-from course_lib.data.emoji import CaptionedEmoji
-from course_lib.data.shapes import CaptionedShapes
 from course_lib.diffusion_training import DiffusionTrainConfig
 from course_lib.emoji_metrics import ToneConfig
 from course_lib.errors import CourseError, nearest, require_range
 from course_lib.gan import DCGANConfig
 from course_lib.image_encoder import ImageEncoderConfig
 from course_lib.metrics import JudgeConfig
+from course_lib.preset_data import DataConfig, EmojiConfig, FolderConfig, ShapesConfig
+from course_lib.pretrained import MINILM
 from course_lib.text_encoder import TextEncoderConfig
 from course_lib.text_gan import DiscriminatorConfig, GeneratorConfig
 from course_lib.training import TrainConfig
 from course_lib.unet import DiffusionConfig
 from course_lib.vae import VAEConfig
-
-
-@dataclass(frozen=True)
-class ShapesConfig:
-    """Which captioned shapes to train on; the arguments of `CaptionedShapes`."""
-
-    image_size: int = 32
-    length: int = 20_000
-    language: str = "both"
-    captions: str = "varied"
-    seed: int = 0
-    grammar: str = "full"
-    scene: str = "single"
-
-    def dataset(self, split: str = "train") -> CaptionedShapes:
-        """The data set it describes."""
-        return CaptionedShapes(split=split, **vars(self))
-
-    def vocabulary(self) -> frozenset[str]:
-        """The words that its captions can hold."""
-        return vocabulary()
-
-
-@dataclass(frozen=True)
-class EmojiConfig:
-    """Which captioned emoji to train on; the arguments of `CaptionedEmoji`."""
-
-    image_size: int = 32
-    style: str = "twemoji"
-    language: str = "en"
-    seed: int = 0
-
-    def dataset(self, split: str = "train") -> CaptionedEmoji:
-        """The data set it describes."""
-        return CaptionedEmoji(split=split, **vars(self))
-
-    def vocabulary(self) -> frozenset[str]:
-        """The words of its training captions."""
-        dataset = self.dataset()
-        return frozenset(word for i in range(len(dataset)) for word in words_of(dataset.caption(i)))
-
-
-DataConfig = ShapesConfig | EmojiConfig
-DATA_SETS = {"shapes": ShapesConfig, "emoji": EmojiConfig}
-
-
-def data_record(data: DataConfig) -> dict[str, Any]:
-    """What a checkpoint keeps of its training data; `data_of` reads it."""
-    name = next(name for name, kind in DATA_SETS.items() if type(data) is kind)
-    return {"data_set": name, **vars(data)}
-
-
-def data_of(training_facts: dict[str, Any]) -> DataConfig:
-    """The training data of a model, as its checkpoint records it; the shapes if it says nothing.
-
-    Raises:
-        CourseError: the record is damaged.
-    """
-    record = training_facts.get("data")
-    record = dict(record) if isinstance(record, dict) else {}
-    kind = record.pop("data_set", "shapes")
-    if kind not in DATA_SETS:
-        raise CourseError(f'the model\'s training data, "{kind}", is unknown; {nearest(str(kind), DATA_SETS)}')
-    return dataclass_from_dict(DATA_SETS[kind], record, "the model's training data")
 
 
 @dataclass(frozen=True)
@@ -310,6 +245,42 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 
+PUBLISHED = {  # pictures, and how often each is shown
+    "cub": ("birds of CUB-200-2011", 11_788, 600),
+    "flowers": ("flowers of Flowers102", 8_189, 600),
+    "coco": ("everyday scenes of COCO 2014", 82_783, 120),
+}
+PHOTO_SIZES, PHOTO_WIDTH, PHOTO_BATCH = (64, 128, 256), 64, 64
+MINILM_SIZE = 384
+
+
+def folder_preset(name: str, image_size: int) -> GanPreset:
+    """The preset for photographs like a published data set's. R1 grows with the number of pixels.
+
+    Source: how often birds and scenes are shown: AttnGAN's settings (Xu et al. 2018, arXiv:1711.10485); R1: Karras et
+    al. 2020, arXiv:2006.06676, appendix C (gamma = 0.0002 pixels / batch).
+    """
+    pictures, length, passes = PUBLISHED[name]
+    return GanPreset(
+        f"draws {pictures}, or what your own folder holds, at {image_size} x {image_size}",
+        MINILM,
+        GeneratorConfig(image_size, z_size=128, text_size=MINILM_SIZE, condition_size=128, width=PHOTO_WIDTH),
+        DiscriminatorConfig(image_size, text_size=MINILM_SIZE, width=PHOTO_WIDTH),
+        FolderConfig(image_size, length=length),
+        TrainConfig(
+            steps=length * passes // PHOTO_BATCH,
+            batch_size=PHOTO_BATCH,
+            learning_rate=4e-4,
+            r1_weight=0.0002 * image_size**2 / PHOTO_BATCH,
+            average_decay=0.999,
+            checkpoint_every=1000,
+            sample_every=1000,
+        ),
+    )
+
+
+PRESETS |= {f"{name}-{size}": folder_preset(name, size) for name in PUBLISHED for size in PHOTO_SIZES}
+
 
 def get_preset(name: str) -> Preset:
     """A preset by name.
@@ -322,11 +293,17 @@ def get_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def override(preset: Preset, changes: dict[str, Any]) -> Preset:
-    """The preset with some of its training settings changed.
+def override(preset: Preset, changes: dict[str, Any], data: dict[str, Any] | None = None) -> Preset:
+    """The preset with some of its training settings changed, or with other data of its kind: another folder.
 
     Raises:
         CourseError: this kind of preset has no such setting, or the value is wrong.
     """
     train = dataclass_from_dict(type(preset.train), {**vars(preset.train), **changes}, "training settings")
-    return replace(preset, train=train)
+    if not data:
+        return replace(preset, train=train)
+    if not isinstance(getattr(preset, "data", None), FolderConfig):
+        fitting = [name for name, other in PRESETS.items() if isinstance(getattr(other, "data", None), FolderConfig)]
+        raise CourseError(f"this preset has pictures of its own, not {data}; those for a folder: {', '.join(fitting)}")
+    data = dataclass_from_dict(FolderConfig, {**vars(preset.data), **data}, "data settings")
+    return replace(preset, train=train, data=data)

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from course_lib import __version__
-from course_lib.errors import CourseError
+from course_lib.errors import CourseError, printable
 from course_lib.images import MAX_PIXELS
 
 FLAG = "Generated"
@@ -84,11 +84,6 @@ def inspect_file(path: str | Path) -> int:
         return 0
     print(f"{path} does not say that it was generated. That proves nothing: notes are easily stripped.")
     return 1
-
-
-def printable(text: str) -> str:
-    """Control characters as escapes: a stranger's file must not steer the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # ---- learnt by heart?

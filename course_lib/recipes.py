@@ -1,7 +1,7 @@
 """How each kind of short training goes: from data to a checkpoint folder with its card, in minutes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,8 @@ from course_lib.image_encoder import ImageEncoder
 from course_lib.images import from_uint8, to_uint8
 from course_lib.metrics import attribute_accuracy, fit_judge
 from course_lib.optim import Adam, WeightAverage
-from course_lib.presets import (
-    AlignmentPreset,
-    CaptionsPreset,
-    DCGANPreset,
-    EmojiConfig,
-    JudgePreset,
-    Preset,
-    TonesPreset,
-    VAEPreset,
-)
+from course_lib.preset_data import EmojiConfig
+from course_lib.presets import AlignmentPreset, CaptionsPreset, DCGANPreset, JudgePreset, Preset, TonesPreset, VAEPreset
 from course_lib.text_encoder import TextEncoder, embed_captions, load_text_encoder, next_token_loss
 from course_lib.tokenizer import Tokenizer
 from course_lib.vae import VAE
@@ -199,7 +191,12 @@ def train_dcgan(name: str, preset: DCGANPreset, out: Path, device: torch.device)
 
 def all_pictures(dataset: CaptionedPictures) -> Tensor:
     """Every picture of the data set as bytes: (N, 3, S, S) uint8."""
-    return torch.cat([to_uint8(dataset.images(rows)) for rows in chunks(len(dataset))])
+    return pictures_of(dataset, range(len(dataset)))
+
+
+def pictures_of(dataset: CaptionedPictures, indices: Sequence[int]) -> Tensor:
+    """These pictures as bytes, some at a time: (N, 3, S, S) uint8."""
+    return torch.cat([to_uint8(dataset.images(indices[rows.start : rows.stop])) for rows in chunks(len(indices))])
 
 
 def chunks(length: int, size: int = 500) -> list[range]:

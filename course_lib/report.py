@@ -17,7 +17,7 @@ from course_lib.checkpoint import TENSORS, find_checkpoint
 from course_lib.errors import CourseError
 from course_lib.evaluation import accuracy, diversity, format_table, load_judge
 from course_lib.models import AnyModel, load_model, shipped_configs
-from course_lib.presets import data_of
+from course_lib.preset_data import data_of
 
 TIMED_BATCHES = (1, 64)
 DUEL = "shapes-32", "shapes-32-diffusion"  # trained on the same captions

@@ -21,14 +21,14 @@ from course_lib.checkpoint import dataclass_from_dict
 from course_lib.emoji_evaluation import load_tone_judge
 from course_lib.errors import CourseError
 from course_lib.evaluation import SCENES, load_judge
-from course_lib.long_recipes import Run
+from course_lib.long_recipes import Run, load_reader
 from course_lib.models import load_model
+from course_lib.preset_data import EmojiConfig, FolderConfig
 from course_lib.presets import (
     AlignmentPreset,
     CaptionsPreset,
     DCGANPreset,
     DiffusionPreset,
-    EmojiConfig,
     GanPreset,
     JudgePreset,
     Preset,
@@ -39,9 +39,9 @@ from course_lib.presets import (
 )
 from course_lib.pretrained import MINILM, find_pretrained
 from course_lib.scale import PLAIN, ScaleConfig, World, join_world
-from course_lib.text_encoder import load_text_encoder
 
 RUN_FILE, LOCK_FILE = "run.json", "training.lock"
+LEAST_HELD_OUT = 4  # pictures, for measures that set halves of them, or three neighbours, beside each other
 
 
 def choose_device(device: str) -> torch.device:
@@ -74,7 +74,12 @@ def writable_folder(path: Path) -> Path:
 
 
 def start_run(
-    name: str, changes: dict[str, Any], out: Path, device: torch.device, scale: ScaleConfig = PLAIN
+    name: str,
+    changes: dict[str, Any],
+    out: Path,
+    device: torch.device,
+    scale: ScaleConfig = PLAIN,
+    data: dict[str, str] | None = None,
 ) -> Path | None:
     """Train a preset in a new folder.
 
@@ -82,13 +87,14 @@ def start_run(
         name: of the preset; changes: training settings instead of the preset's.
         out: the run's folder; made here.
         device: where to compute; scale: how.
+        data: folder and captions of the reader's own pictures, for a preset that draws such.
     Returns:
         The folder of the trained model; None if Ctrl-C ended the run early (its state is saved).
     Raises:
         CourseError: unknown preset or setting, the folder holds something, or a model that the preset builds on is not
             there.
     """
-    preset = override(get_preset(name), changes)
+    preset = override(get_preset(name), changes, data)
     world, device = join_world(device)
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) and (out / RUN_FILE).exists():
         return resume_run(out, device)  # `torchrun` has begun anew, because a process had died
@@ -104,12 +110,19 @@ def start_run(
 def require_parts(preset: Preset) -> None:
     """Load what a preset builds on, so that a missing part is told before hours of training, not after them."""
     if isinstance(preset, GanPreset | AlignmentPreset | DiffusionPreset):
-        load_text_encoder(preset.text_encoder)
+        load_reader(preset.text_encoder, torch.device("cpu"))
     if isinstance(preset, GanPreset | DiffusionPreset) and preset.base is not None:
         load_model(preset.base)
     if not isinstance(preset, GanPreset | DiffusionPreset):
         return
-    if isinstance(preset.data, EmojiConfig):
+    if isinstance(preset.data, FolderConfig):
+        training, unseen = (len(set(preset.data.dataset(split).same_picture())) for split in ("train", "heldout"))
+        if training < preset.train.batch_size or unseen < LEAST_HELD_OUT:
+            raise CourseError(
+                f'folder="{preset.data.folder}" has {training} pictures to learn from and {unseen} to be marked by (a '
+                f"tenth of the file names); give at least {preset.train.batch_size} (--batch_size) and {LEAST_HELD_OUT}"
+            )
+    elif isinstance(preset.data, EmojiConfig):
         load_tone_judge(preset.data.image_size)
         find_pretrained(MINILM)  # marks the finished model
     else:
@@ -125,11 +138,21 @@ def resume_run(out: Path, device: torch.device, steps: int | None = None) -> Pat
         steps: train to so many steps in all, more than were planned. The learning rate is then what it is at that share
             of the longer run: it rises once more before it falls. The model so far is kept, as `model-STEPS`.
     Raises:
-        CourseError: there is no run, its settings are damaged, it can't be made longer, or another process trains it.
+        CourseError: there is no run, its settings are damaged, it can't be made longer, a link leads out of its folder,
+            or another process trains it.
     """
     world, device = join_world(device)
+    require_no_way_out(out)
     with owned(out) if world.rank == 0 else contextlib.nullcontext():
         return go_on_with(out, device, steps, world)
+
+
+def require_no_way_out(out: Path) -> None:
+    """CourseError if a link in a run's folder leads out of it: then a stranger's run would say what is overwritten."""
+    home = os.path.realpath(out)
+    for path in out.rglob("*"):
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(home):
+            raise CourseError(f'"{path}" is a link that leads out of the run\'s folder; put the file itself there')
 
 
 def go_on_with(out: Path, device: torch.device, steps: int | None, world: World) -> Path | None:
@@ -155,6 +178,8 @@ def write_settings(run_: Run) -> None:
     """Keep in the run's folder what `read_settings` needs."""
     settings = {"preset": run_.name, "train": vars(run_.preset.train)}
     settings |= {"steps_before": list(run_.steps_before), "scale": vars(run_.scale)}
+    if isinstance(getattr(run_.preset, "data", None), FolderConfig):
+        settings["data"] = vars(run_.preset.data)
     (run_.out / RUN_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
@@ -167,7 +192,7 @@ def read_settings(out: Path, device: torch.device) -> Run:
     try:
         settings = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
         name, before = str(settings["preset"]), [int(n) for n in settings.get("steps_before", [])]
-        preset = override(get_preset(name), dict(settings["train"]))
+        preset = override(get_preset(name), dict(settings["train"]), settings.get("data"))
         scale = dataclass_from_dict(ScaleConfig, settings.get("scale", {}), out / RUN_FILE)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CourseError(f'resume="{out}" holds no run ({RUN_FILE}: {error}); start one with --preset') from error

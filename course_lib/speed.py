@@ -5,6 +5,7 @@ how many of each it needs. Machines are timed, work is counted, and the two toge
 """
 
 import time
+import weakref
 from collections.abc import Callable
 from statistics import median
 from typing import Any, NamedTuple
@@ -105,6 +106,43 @@ def work_of(run: Callable[[], Any]) -> Work:
     with WorkCounter() as counter:
         run()
     return counter.work
+
+
+class MemoryCounter(TorchDispatchMode):
+    """Within it the memory of all new tensors is added up, and taken off again when they are gone."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.keep(tensor.untyped_storage())
+        return result
+
+    def keep(self, storage: torch.UntypedStorage) -> None:
+        """Count a piece of memory, once for all tensors that share it."""
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self.known:
+            self.known.add(key)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self.release, key, size)
+
+    def release(self, key: int, size: int) -> None:
+        """It is gone."""
+        self.known.discard(key)
+        self.now -= size
+
+
+def peak_bytes_of(run: Callable[[], Any]) -> int:
+    """Run some code once; the most memory that tensors made by it hold at one time, in bytes."""
+    with MemoryCounter() as counter:
+        run()
+    return counter.peak
 
 
 def step_flops(trainer: AdversarialTrainer, data: EmbeddedPictures) -> int:

@@ -21,6 +21,7 @@ from course_lib.errors import CourseError
 FORMAT = "byte-level BPE, version 1"
 N_BYTES, N_SPECIALS = 256, 3
 MAX_VOCAB_SIZE = 2**17
+MAX_FILE_BYTES = 10_000_000  # of tokenizer.json; that of the largest vocabulary has a quarter
 MAX_RUN = 64  # characters in one word: bounds the work for a prompt of a million letters
 MAX_PIECE_BYTES = 4 * (MAX_RUN + 1)
 CACHED_WORDS = 2**16
@@ -288,6 +289,8 @@ class Tokenizer:
             CourseError: the file is missing, unreadable, damaged or foreign.
         """
         try:
+            if Path(path).stat().st_size > MAX_FILE_BYTES:
+                raise CourseError(f'the tokenizer "{path}" is longer than {MAX_FILE_BYTES:,} bytes; copy it again')
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise CourseError(

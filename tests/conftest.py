@@ -9,17 +9,22 @@ import socket
 # Read once, when torch and matplotlib are imported. Passive threads sleep while they wait: on a busy machine spinning
 # threads make a training step many times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:  # two tests at a time, and what they start: each has a core of its own
+    os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 from tiny import tiny_model, tiny_preset  # noqa: E402
 
 from course_lib import evaluation, long_recipes, presets  # noqa: E402
 from course_lib.checkpoint import find_checkpoint  # noqa: E402
 from course_lib.torchvision_ops import ensure_torchvision_ops  # noqa: E402
+
+settings.register_profile("long", max_examples=2000)  # `make test-long`: `test_fuzz` takes 20 times as many cases
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
 ensure_torchvision_ops()  # the tests themselves import transformers and torchmetrics to compare with
@@ -47,6 +52,20 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect_here)
+
+
+@pytest.fixture
+def tell(record_property):
+    """Print a text at the end of the whole run, for its reader."""
+    return lambda text: record_property("told", text)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """What tests wanted to `tell`, wherever they ran."""
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, text in report.user_properties:
+            if name == "told":
+                terminalreporter.write_line(text)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ LIBRARY = ROOT / "course_lib"
 # Bottom floor first: a module imports only modules on the left of it or above it. A new module gets its place here.
 ORDER = """
     images
-    data.captions data.pictures data.shapes data.emoji data.folder data.audit data
+    data.captions data.pictures data.shapes data.emoji data.folder data.published data.audit data
     losses
     optim
     layers
@@ -37,9 +37,9 @@ ORDER = """
 CELLAR = ["errors", "torchvision_ops"]  # everybody may import these; they import nothing of the course
 # The top floor may import everything; "" is course_lib/__init__.py.
 TOP = """
-    presets recipes long_recipes runs
+    preset_data presets recipes long_recipes runs
     models evaluation emoji_evaluation marks cards
-    generate demo report ablation doctor audit_command lesson widgets checks cli __main__
+    generate demo report plan ablation doctor audit_command house lesson widgets checks cli __main__
 """.split()
 TOP += [""]
 
@@ -52,7 +52,7 @@ READY_MADE = re.compile(
 MAX_LINES_OF_A_MODULE = 250  # lines of code: what explains them is not counted
 MAX_LINES_OF_CHECKS = 350  # a chapter's checks are mostly sentences: what is wrong, and which idea is behind it
 MAX_LINES = 4800  # 4,500 and what chapter 13 needs to survive on several machines
-MAX_LINES_OF_COMMANDS = 2300  # the top floor has its own limit: commands must not grow unseen either
+MAX_LINES_OF_COMMANDS = 2550  # the top floor has its own limit: commands must not grow unseen either
 
 
 def name_of(path: Path) -> str:

@@ -122,7 +122,7 @@ def test_every_check_is_graded(chapter):
         assert len(tables.RIGHT[check]) >= LEAST_RIGHT, check
 
 
-def test_how_many_wrong_answers_are_found(capsys):
+def test_how_many_wrong_answers_are_found(tell):
     """The count for the reader of the test's output; each one is a test of its own above."""
     killed = 0
     for parameter in answers("WRONG"):
@@ -132,8 +132,7 @@ def test_how_many_wrong_answers_are_found(capsys):
         except CheckFailed as failed:
             killed += words in str(failed)
     total = len(answers("WRONG"))
-    with capsys.disabled():
-        print(f"\nwrong answers found: {killed} / {total}; right ones passed: {len(answers('RIGHT'))}")
+    tell(f"wrong answers found: {killed} / {total}; right ones passed: {len(answers('RIGHT'))}")
     assert killed == total
 
 

@@ -17,13 +17,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from course_lib.data import CaptionedFolder
-from course_lib.data.folder import (
-    coco_captions,
-    flickr8k_captions,
-    flowers102_captions,
-    is_held_out,
-    read_captions,
-)
+from course_lib.data.folder import is_held_out, read_captions
+from course_lib.data.published import coco_captions, flickr8k_captions, flowers102_captions
 from course_lib.errors import CourseError
 from course_lib.images import prepare_image
 

@@ -17,8 +17,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
-TARGETS = ["help", "demo", "test", "test-quick", "lab", "app", "notebooks", "exercises", "class", "screenshots"]
-TARGETS += ["bench", "clean"]
+TARGETS = ["help", "demo", "test", "test-quick", "test-long", "lab", "app", "notebooks", "exercises", "class"]
+TARGETS += ["screenshots", "bench", "clean"]
 
 
 # ---- files that must agree
@@ -166,7 +166,8 @@ def test_tests_need_more_packages_than_the_demo(installed):
 
 
 def test_make_test_checks_style_and_runs_everything(installed):
-    assert installed.make("test").done == ["pip .[dev]", "-m ruff check .", "-m ruff format --check .", "-m pytest"]
+    style = ["-m ruff check .", "-m ruff format --check ."]
+    assert installed.make("test").done == ["pip .[dev]", *style, "-m pytest -n 2 --dist worksteal"]
 
 
 def test_tests_first_then_the_demo_installs_once(sandbox):

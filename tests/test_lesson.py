@@ -11,7 +11,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
-from course_lib import lesson
+from course_lib import house, lesson
 from course_lib.errors import CourseError
 
 ALT = "A line that rises from 0 to 1."
@@ -213,13 +213,13 @@ def test_compare_refuses_other_shapes(shown):
 
 
 def test_every_room_is_on_one_floor():
-    assert sorted(number for floor in lesson.FLOORS for number in floor) == list(range(len(lesson.CHAPTERS)))
-    assert all(15 % len(floor) == 0 for floor in lesson.FLOORS)
+    assert sorted(number for floor in house.FLOORS for number in floor) == list(range(len(house.CHAPTERS)))
+    assert all(15 % len(floor) == 0 for floor in house.FLOORS)
 
 
-@pytest.mark.parametrize("chapter", range(len(lesson.CHAPTERS)))
+@pytest.mark.parametrize("chapter", range(len(house.CHAPTERS)))
 def test_the_room_is_lit_and_the_earlier_ones_are_built(chapter):
-    lines = lesson.house(chapter).splitlines()
+    lines = house.house(chapter).splitlines()
     assert lines[-1] == f"  class c{chapter:02} lit"
     built = [line for line in lines if line.endswith(" built")]
     assert built == ([f"  class {','.join(f'c{number:02}' for number in range(chapter))} built"] if chapter else [])
@@ -241,9 +241,9 @@ def test_a_text_becomes_the_same_notebook_each_time(tmp_path):
     nbformat.validate(notebook)
     assert [cell.id for cell in notebook.cells] == [cell.id for cell in read_script(script).cells]
     assert len({cell.id for cell in notebook.cells}) == 3  # also for two cells of one text
-    assert lesson.house(3) in notebook.cells[0].source and notebook.cells[1].metadata == {"tags": ["a"]}
+    assert house.house(3) in notebook.cells[0].source and notebook.cells[1].metadata == {"tags": ["a"]}
     renew_house(script)
-    assert read_script(script) == notebook and "# " + lesson.house(3).splitlines()[-1] in script.read_text("utf-8")
+    assert read_script(script) == notebook and "# " + house.house(3).splitlines()[-1] in script.read_text("utf-8")
 
 
 def test_outputs_are_joined_and_lose_the_machine():

@@ -21,7 +21,7 @@ from build_notebooks import NOTEBOOKS, ROOT, is_current, notebook_of, read_scrip
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from course_lib.lesson import CHAPTERS, house
+from course_lib.house import CHAPTERS, house
 
 MUST_EXIST = range(9)
 CELLS, LINES, COLUMNS = (20, 45), 15, 110
@@ -384,16 +384,12 @@ def test_no_lesson_is_missing():
 
 
 @pytest.mark.filterwarnings("default")  # elsewhere a warning fails
-def test_budget(capsys):
+def test_budget(tell):
     """What each run took, as the run itself recorded it: a table to read; too much is a warning, not a failure."""
     rows = [budget_row(name) for name in SCRIPTS]
     heavy = [row["lesson"] for row in rows if row["seconds"] > SECONDS or row["peak MB"] > MEGABYTES]
-    with capsys.disabled():
-        print(
-            "\n\n"
-            + "\n".join("  ".join(f"{value!s:>12}" for value in line) for line in [rows[0], *map(dict.values, rows)])
-        )
-        print(f"all lessons: {sum(row['seconds'] for row in rows)} s")
+    tell("\n".join("  ".join(f"{value!s:>12}" for value in line) for line in [rows[0], *map(dict.values, rows)]))
+    tell(f"all lessons: {sum(row['seconds'] for row in rows)} s")
     if heavy:
         warnings.warn(f"over {SECONDS} s or {MEGABYTES} MB: {', '.join(heavy)}", stacklevel=1)
 

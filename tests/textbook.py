@@ -29,6 +29,7 @@ from course_lib.text_to_image import TextToImage
 from course_lib.training import AdversarialTrainer
 
 PRESET, N_SCORED, EVERY = "shapes-32", 500, 30  # seconds of training between two marks
+CPU = torch.device("cpu")
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -37,15 +38,16 @@ class TextbookTrainer(AdversarialTrainer):
 
     Args:
         preset: says what to train; its text encoder is loaded.
-        dataset: of captioned pictures.
+        dataset: of captioned pictures; device: where to compute.
     """
 
-    def __init__(self, preset: GanPreset, dataset: CaptionedShapes):
-        fast = new_trainer(preset, torch.device("cpu"))
+    def __init__(self, preset: GanPreset, dataset: CaptionedShapes, device: torch.device = CPU):
+        fast = new_trainer(preset, device)
         super().__init__(fast.generator, fast.discriminator, preset.train)
         for player in (self.generator, self.discriminator, self.average.model):
             player.to(memory_format=torch.contiguous_format)
-        self.encoder, self.tokenizer = load_text_encoder(preset.text_encoder)
+        self.encoder, self.tokenizer = load_text_encoder(preset.text_encoder, device)
+        self.device = device
         self.batches = self.endless(DataLoader(dataset, preset.train.batch_size, shuffle=True, drop_last=True))
 
     @staticmethod
@@ -58,19 +60,20 @@ class TextbookTrainer(AdversarialTrainer):
     def read(self, captions: list[str]) -> Tensor:
         """Captions -> (B, E), as `EmbeddedPictures` has them."""
         ids, mask = self.tokenizer.encode_batch(captions, self.encoder.config.context_length)
-        return self.encoder(ids, mask)[1]
+        return self.encoder(ids.to(self.device), mask.to(self.device))[1]
 
     def step(self, data: None = None) -> dict[str, float]:
         """One update of both players."""
         started, config = time.monotonic(), self.config
         images, captions = next(self.batches)
+        images = images.to(self.device)
         random = step_random(config.seed, self.steps_done)
         left_out = torch.rand(len(images), generator=random) < config.text_dropout
         captions = ["" if out else caption for out, caption in zip(left_out, captions, strict=True)]
         texts = self.read(list(captions))
         others = [captions[-1], *captions[:-1]]  # as `roll` moves them
-        different = torch.tensor([a != b and b != "" for a, b in zip(captions, others, strict=True)])
-        texts = texts + config.text_noise * torch.randn(texts.shape, generator=random)
+        different = torch.tensor([a != b and b != "" for a, b in zip(captions, others, strict=True)]).to(self.device)
+        texts = texts + config.text_noise * torch.randn(texts.shape, generator=random).to(self.device)
         losses = {"loss_d": self.judge(images, texts, different), "loss_g": self.forge(texts)}
         self.average.update(self.generator)
         self.steps_done += 1
@@ -79,7 +82,7 @@ class TextbookTrainer(AdversarialTrainer):
 
     def noise(self, n: int) -> Tensor:
         """(n, Z)."""
-        return torch.randn(n, self.generator.config.z_size)
+        return torch.randn(n, self.generator.config.z_size).to(self.device)
 
     def judge(self, real: Tensor, texts: Tensor, different: Tensor) -> float:
         """The discriminator's turn."""
@@ -116,8 +119,8 @@ def curve(name: str, seconds: float) -> list[tuple[float, int, float]]:
     dataset = preset.data.dataset()
     trainer, data = TextbookTrainer(preset, dataset), None
     if name == "ours":
-        trainer = new_trainer(preset, torch.device("cpu"))
-        data = embed(dataset, encoder, tokenizer, torch.device("cpu"))
+        trainer = new_trainer(preset, CPU)
+        data = embed(dataset, encoder, tokenizer, CPU)
     points = []
     while trainer.seconds < seconds:
         trainer.step(data)

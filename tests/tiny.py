@@ -5,7 +5,8 @@ from dataclasses import replace
 import torch
 
 from course_lib.data.captions import vocabulary
-from course_lib.presets import GanPreset, ShapesConfig
+from course_lib.preset_data import ShapesConfig
+from course_lib.presets import GanPreset
 from course_lib.text_encoder import TextEncoder, TextEncoderConfig
 from course_lib.text_gan import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 from course_lib.text_to_image import TextToImage

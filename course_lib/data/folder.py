@@ -2,7 +2,7 @@
 
 The captions stand in `metadata.jsonl` or `metadata.csv` (`file_name`, `text`; the "imagefolder" convention of Hugging
 Face), or in `name.txt` beside `name.jpg`. Pictures are decoded when they are asked for, so a DataLoader does it in its
-worker processes. What cannot be used is told with file and reason. At the end: captions of three published data sets.
+worker processes. What cannot be used is told with file and reason.
 """
 
 import copy
@@ -11,10 +11,8 @@ import hashlib
 import io
 import json
 import os
-import struct
 import unicodedata
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -27,12 +25,12 @@ from torch import Tensor
 from course_lib.data.pictures import CaptionedPictures
 from course_lib.errors import CourseError, nearest
 from course_lib.images import FORMATS, prepare_image, require_image_size
-from course_lib.torchvision_ops import ensure_torchvision_ops
 
 SPLITS = ("train", "heldout", "all")
 HELD_OUT = 0.1  # share of the file names
 METADATA = ("metadata.jsonl", "metadata.csv")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+MAX_TEXT_BYTES = 500_000_000  # of captions in one file: some million
 LISTED = 20  # problems that an error message spells out
 
 Row = tuple[str, str]  # file name relative to the folder, with "/", and one caption of it
@@ -87,6 +85,8 @@ def _read_text(folder: Path, name: str) -> str:
     try:
         if (reason := _why_unsafe(folder, name)) or not path.is_file():
             raise CourseError(f'"{path}" is not used: {reason or "the file is missing"}')
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            raise CourseError(f'"{path}" is longer than {MAX_TEXT_BYTES:,} bytes; split it into several folders')
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CourseError(f'"{path}" is not UTF-8 text (byte {error.start}); save it as UTF-8') from None
@@ -282,111 +282,19 @@ class CaptionedFolder(CaptionedPictures):
         """The caption of one picture."""
         return self.rows[index][1]
 
+    def same_picture(self) -> list[int]:
+        """For each index the first one with the same file: a picture may have several captions."""
+        first: dict[str, int] = {}
+        return [first.setdefault(name, i) for i, (name, _) in enumerate(self.rows)]
+
     def images(self, indices: list[int] | range, device: str | torch.device = "cpu") -> Tensor:
         """The pictures with these indices, decoded now: (B, 3, S, S) float32 in [-1, 1]."""
-        pictures = [prepare_image(self.folder / self.rows[i][0], self.image_size, self.fit) for i in indices]
-        size = self.image_size
+        paths, size = [self.folder / self.rows[i][0] for i in indices], self.image_size
+        with ThreadPoolExecutor() as pool:
+            pictures = list(pool.map(lambda path: prepare_image(path, size, self.fit), paths))
         return torch.stack(pictures).to(device) if pictures else torch.empty(0, 3, size, size, device=device)
 
     def source_size(self, index: int) -> tuple[int, int]:
         """Width and height of the file's own picture in pixels, from its head."""
         with Image.open(self.folder / self.rows[index][0], formats=FORMATS) as picture:
             return picture.size
-
-
-# ---- captions of published data sets that are on the disk already
-
-
-def coco_captions(annotations: str | Path) -> list[Row]:
-    """The captions of COCO, such as annotations/captions_train2017.json; `folder` is then the one with the pictures.
-
-    Reads the file that `torchvision.datasets.CocoCaptions` reads, without the package that it needs.
-
-    Raises:
-        CourseError: the file cannot be read or is another one.
-    Source: Chen et al. 2015, arXiv:1504.00325.
-    """
-    try:
-        data = json.loads(Path(annotations).expanduser().read_bytes())
-        names = {entry["id"]: entry["file_name"] for entry in data["images"]}
-        return _require_text([(names[entry["image_id"]], entry["caption"]) for entry in data["annotations"]])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _unread(annotations, "captions_train2017.json", error) from error
-
-
-def flickr8k_captions(folder: str | Path, annotations: str | Path) -> list[Row]:
-    """The captions of Flickr8k: the web page torchvision reads, Flickr8k.token.txt, or captions.txt with commas.
-
-    Args:
-        folder: holds the pictures.
-        annotations: the file with the captions.
-    Raises:
-        CourseError: the file cannot be read or is another one.
-    Source: Hodosh et al. 2013, doi:10.1613/jair.3994.
-    """
-    ensure_torchvision_ops()
-    from torchvision.datasets import Flickr8k
-
-    path, home = Path(annotations).expanduser(), Path(folder).expanduser()
-    try:
-        if path.suffix.lower() in (".html", ".htm"):
-            found = Flickr8k(str(home), str(path)).annotations  # path -> captions
-            return [(Path(name).relative_to(home).as_posix(), text) for name, texts in found.items() for text in texts]
-        text = path.read_bytes().decode("utf-8-sig")
-        if text.startswith("image,"):
-            return _require_text([(entry["image"], entry["caption"]) for entry in csv.DictReader(io.StringIO(text))])
-        pairs = [line.split("\t", 1) for line in text.splitlines() if line.strip()]
-        return _require_text([(name.rpartition("#")[0], caption) for name, caption in pairs])
-    except (OSError, ValueError, KeyError, IndexError, csv.Error) as error:
-        raise _unread(annotations, "Flickr8k.token.txt", error) from error
-
-
-def flowers102_captions(folder: str | Path) -> list[Row]:
-    """A caption for each picture of Flowers102, from its class: "a photo of a moon orchid, a type of flower".
-
-    Args:
-        folder: torchvision's "flowers-102", with imagelabels.mat and the folder jpg; pass the same to CaptionedFolder.
-    Raises:
-        CourseError: imagelabels.mat cannot be read or is another one.
-    Source: Nilsback and Zisserman 2008, "Automated flower classification over a large number of classes".
-    """
-    ensure_torchvision_ops()
-    from torchvision.datasets import Flowers102
-
-    path = Path(folder).expanduser() / "imagelabels.mat"
-    try:
-        kinds = [Flowers102.classes[label - 1] for label in _matlab_bytes(path.read_bytes())]
-    except (OSError, ValueError, IndexError, AttributeError, struct.error, zlib.error) as error:
-        raise _unread(path, "imagelabels.mat", error) from error
-    texts = [f"a photo of {'an' if kind[0] in 'aeiou' else 'a'} {kind}, a type of flower" for kind in kinds]
-    return [(f"jpg/image_{i:05d}.jpg", text) for i, text in enumerate(texts, start=1)]
-
-
-def _matlab_bytes(data: bytes) -> bytes:
-    """The numbers of the one uint8 array in a MATLAB 5 file; SciPy, which can read all of that format, is large."""
-    kind, length = struct.unpack_from("<II", data, 128)  # after the head of the file: type and length of an element
-    body = data[136 : 136 + length]
-    if kind == 15:  # compressed
-        kind, length, *_ = struct.unpack_from("<II", body := zlib.decompress(body))
-        body = body[8 : 8 + length]
-    if kind != 14:
-        raise ValueError("no array in it")
-    parts, place = [], 0
-    while place < len(body):  # flags, sizes, name, numbers
-        kind, length = struct.unpack_from("<II", body, place)
-        short, length = (4, kind >> 16) if kind >> 16 else (8, length)  # up to four bytes are packed into the head
-        parts.append((kind & 0xFFFF, body[place + short : place + short + length]))
-        place += 8 if short == 4 else 8 + -(-length // 8) * 8
-    if len(parts) != 4 or parts[3][0] != 2:
-        raise ValueError("its numbers are not uint8")
-    return parts[3][1]
-
-
-def _require_text(rows: list[Row]) -> list[Row]:
-    if not all(isinstance(name, str) and isinstance(caption, str) for name, caption in rows):
-        raise ValueError("a file name or a caption is not text")
-    return rows
-
-
-def _unread(path: str | Path, example: str, error: Exception) -> CourseError:
-    return CourseError(f'"{path}" cannot be read as {example} ({type(error).__name__}: {error})')

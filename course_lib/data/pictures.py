@@ -12,6 +12,10 @@ class CaptionedPictures(Dataset):
     A subclass has `language`, `seed`, `__len__`, `images(indices)` and `caption(index)`.
     """
 
+    def same_picture(self) -> list[int] | None:
+        """For each index the first one that shows the same picture; None if each shows its own."""
+        return None
+
     def __getitem__(self, index: int) -> tuple[Tensor, str]:
         index = range(len(self))[index]  # negative indices, IndexError past the end
         return self.images([index])[0], self.caption(index)

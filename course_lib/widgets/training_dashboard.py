@@ -21,7 +21,8 @@ from course_lib.lesson import new_axes
 from course_lib.listeners import Checkpoints, MetricsLog, SampleGrids
 from course_lib.long_recipes import STATE, Run, embed, has_state, new_trainer
 from course_lib.metrics import AttributeJudge, attribute_accuracy
-from course_lib.presets import GanPreset, ShapesConfig, get_preset, override
+from course_lib.preset_data import ShapesConfig
+from course_lib.presets import GanPreset, get_preset, override
 from course_lib.runs import RUN_FILE, owned, read_settings, writable_folder, write_settings
 from course_lib.text_encoder import TextEncoder, embed_captions, load_text_encoder
 from course_lib.tokenizer import Tokenizer

@@ -514,9 +514,9 @@ pictures(torch.stack([image for image, _ in shown]), captions, "Made square")
 # use `fit="pad"`.
 #
 # Put your folder's path in place of `folder` in the cell above, and read `mine.problems` first. A tenth of the file
-# *names*, by hash, is the exam (`is_held_out`); a picture that you add moves no other one. `coco_captions`,
-# `flickr8k_captions` and `flowers102_captions` read published data sets, if they lie on your disk. (A popular article
-# also names Open Images as a set of pictures with texts; by itself it has labels and boxes: lesson 17.)
+# *names*, by hash, is the exam (`is_held_out`); a picture that you add moves no other one. `captions_of` reads
+# published data sets that lie on your disk (`coco_captions`, `flickr8k_captions`, `flowers102_captions`). (A popular
+# article also names Open Images as a set of pictures with texts; by itself it has labels and boxes: lesson 17.)
 #
 # ## 6 The audit
 #

@@ -656,10 +656,10 @@ room.cleanup()
 # %% [markdown]
 # The held-out stripes have about the right colours and grounds, although the encoder never read the word "stripe".
 #
-# For real pictures, run `course audit FOLDER` first. Begin with the sizes and settings of the preset `emoji-32`, which
-# learned a few thousand pictures of 32 pixels in an hour. Our encoder knows the words of shapes; for other English
-# captions take `PretrainedTextEncoder()` (lesson 07) with `text_size=384`, or align your own as in lesson 08. Add
-# `Checkpoints` and `SampleGrids`, and stop when the pictures no longer improve, whatever the losses say.
+# For real pictures, run `course audit FOLDER` first, then `course train --preset cub-64 --data FOLDER --dry-run`: it says
+# how long the preset for photographs of 64 pixels would take. Without `--dry-run` it begins; it reads captions in any
+# English words by `PretrainedTextEncoder` (lesson 07). Stop when the pictures no longer improve, whatever the losses say.
+# Drawings with one caption each rather want the settings of `emoji-32`, as above.
 #
 # ## What changed in the library
 #
