@@ -115,7 +115,7 @@ def model_card(
     """The card of a text-to-image model, with the marks that `marks_of` gave it."""
     steps_before = model.training_facts.get("steps_before", [])
     sizes = {part: sum(p.numel() for p in module.parameters()) for part, module in model.named_children()}
-    prompts = "\n".join(f"{i}. {prompt}" for i, prompt in enumerate(grid_prompts(preset.data), 1))
+    prompts = [f"{i}. {prompt}" for i, prompt in enumerate(grid_prompts(preset.data), 1)]
     sampling = ", ".join(f"{key} {marks[key]}" for key in ("steps_per_sample", "guidance_scale") if key in marks)
     return f"""# {name}
 
@@ -126,11 +126,11 @@ Parameters: {", ".join(f"{part.replace('_', ' ')} {count:,}" for part, count in 
 
 ## Samples
 
-![{GRID_SAMPLES} pictures for each of some held-out captions, one caption a row]({GRID_FILE})
+![{GRID_SAMPLES} pictures for each of {len(prompts)} held-out captions, one caption a row]({GRID_FILE})
 
 Drawn with seed 0, none left out, from captions that were not trained on:
 
-{prompts}
+{chr(10).join(prompts)}
 
 ## Marks
 
