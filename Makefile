@@ -8,7 +8,7 @@ MAKES_VENVS := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
 RUNS := import sys, pip; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lab app notebooks exercises class screenshots bench clean FORCE
+.PHONY: help demo test test-quick test-long lab app notebooks exercises class screenshots bench clean FORCE
 .NOTPARALLEL:
 .SUFFIXES:
 
@@ -19,13 +19,16 @@ help: ## list these targets
 demo: $(VENV)/.ready-run ## draw pictures from sentences, then train a small model live and score it
 	$(PY) -m course_lib demo
 
-test: $(VENV)/.ready-dev ## style and every test
+test: $(VENV)/.ready-dev ## style and every test, two at a time
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist worksteal
 
 test-quick: $(VENV)/.ready-dev ## units and parity only
 	$(PY) -m pytest -m "not slow"
+
+test-long: $(VENV)/.ready-dev ## thousands of odd command lines, settings, captions, pictures and checkpoints
+	$(PY) -m pytest tests/test_fuzz.py --hypothesis-profile=long
 
 lab: $(VENV)/.ready-run ## open the notebooks in JupyterLab, on this machine only
 	@if [ -d notebooks ]; then page=/lab/tree/notebooks; else page=/lab; fi; set -x; \
@@ -51,8 +54,8 @@ class: $(VENV)/.ready-dev ## an nbgrader course folder in class/, with every exe
 screenshots: $(VENV)/.ready-dev ## pictures of the explorers, for pages without a kernel; needs Chromium
 	$(PY) tests/screenshots.py
 
-bench: $(VENV)/.ready-dev ## how fast our parts are beside torch's own
-	$(PY) tests/bench.py
+bench: $(VENV)/.ready-dev ## how fast the course is on this machine, as data/BENCH.md; ONLY="steps explorers": those tables
+	$(PY) tests/bench $(if $(ONLY),--only $(ONLY))
 
 clean: ## remove .venv and caches; keeps data/, runs/ and samples/
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage htmlcov

@@ -36,8 +36,9 @@ LOGS = Path(__file__).resolve().parents[1] / "data" / "logs"
 ROUNDS = 12
 BATCHES = {"cpu": (2, 8, 24, 48, 96, 192), "cuda": (8, 48, 192, 768, 3072)}
 WAYS = {"float32": PLAIN, "bfloat16": ScaleConfig("bfloat16")}
-COMPILED = {"float32, compiled": ScaleConfig(compile="yes"), "bfloat16, compiled": ScaleConfig("bfloat16", "yes")}
-GRAPHS = {"bfloat16, CUDA graph": ScaleConfig("bfloat16", "cuda-graph")}
+COMPILED = {"float32, compiled": ScaleConfig(compile="yes")}
+ON_GPU = {"bfloat16, compiled": ScaleConfig("bfloat16", "yes")}
+ON_GPU |= {"bfloat16, CUDA graph": ScaleConfig("bfloat16", "cuda-graph")}
 UNITS = ("AVX512_CORE_BF16", "AVX512_CORE", "AVX2")  # what oneDNN may use at most: without AMX, without bfloat16, older
 PLAIN_LAYOUT = "float32, not channels-last"
 
@@ -62,7 +63,10 @@ class Bench:
         with patch.object(torch, "channels_last", layout):  # what the library asks for everywhere
             started = now(self.device)
             trainer.step(self.data)
-            return now(self.device) - started
+            seconds = now(self.device) - started
+        if trainer.skipped:
+            raise FloatingPointError(f"{trainer.scale}: {trainer.skipped[-1]} is not finite; its time tells nothing")
+        return seconds
 
     def turns(self, trainers: dict[str, ScaledTrainer], rounds: int = ROUNDS) -> dict[str, list[float]]:
         """Seconds of every round; the warm-up is not among them."""
@@ -105,7 +109,7 @@ def measure(device: torch.device) -> dict:
     record = {"command": f"python tests/measure_scale.py --device {kind}", "machine": machine(), "preset": "shapes-32"}
     matrix = {str(d).removeprefix("torch."): matrix_rate(device, d) for d in (torch.float32, torch.bfloat16)}
     record["rates"] = {"matrix_flops": matrix, "memory_bytes": memory_rate(device)}
-    ways = WAYS | COMPILED | (GRAPHS if kind == "cuda" else {})
+    ways = WAYS | COMPILED | (ON_GPU if kind == "cuda" else {})
     times = bench.turns({PLAIN_LAYOUT: old_layout(bench)} | {name: bench.trainer(way) for name, way in ways.items()})
     record |= {"seconds_a_step": median(times["float32"]), "time_beside_float32": ratios(times)}
     sizes = {str(size): bench.trainer(batch_size=size) for size in BATCHES[kind]}

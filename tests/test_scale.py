@@ -105,6 +105,13 @@ def test_r1_is_computed_in_full_precision(monkeypatch):
     assert seen == [False, True, True], "real pictures, whose slope R1 wants; fakes for D; fakes for G"
 
 
+def test_on_a_cpu_bfloat16_is_not_compiled(monkeypatch, capsys):
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled all the same"))
+    both = trainer(ScaledTrainer, scale=ScaleConfig("bfloat16", "yes"))
+    both.step(make_data(64, 16))
+    assert not both.skipped and "gradients that are no numbers; going on without" in capsys.readouterr().out
+
+
 def test_a_machine_that_cannot_compile_is_told_so_once_and_trains(monkeypatch, capsys):
     def no_compiler(*_, **__):
         raise RuntimeError("no C++ compiler")

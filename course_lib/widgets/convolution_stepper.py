@@ -1,11 +1,12 @@
 """ConvolutionStepper (lesson 05): a kernel moves over a picture, or paints one; the numbers add up."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from ipywidgets import Combobox, Dropdown, IntSlider, Layout
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
@@ -167,22 +168,29 @@ def draw_table(axis: Axes, table: Tensor, frame: tuple[Tensor, Tensor], margin: 
     most = max(table.nan_to_num().abs().max().item(), 1e-6)
     axis.imshow(table.numpy(), cmap="PuOr", vmin=-2.5 * most, vmax=2.5 * most)
     size = min(12.0, 100 / max(table.shape))
-    for i, j in torch.cartesian_prod(torch.arange(height), torch.arange(width)).tolist():
-        inside = margin <= i < height - margin and margin <= j < width - margin
-        if not inside:
-            axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="#eeeeee", edgecolor="#999999", hatch="///"))
-        text = "" if table[i, j].isnan() else f"{table[i, j].item():.4g}"
-        axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="#d0d0d0", linewidth=0.8))
-        axis.text(j, i, text, ha="center", va="center", fontsize=size, color="black" if inside else "#555555")
-    for i in frame[0].tolist():
-        for j in frame[1].tolist():
-            axis.add_patch(Rectangle((j - 0.45, i - 0.45), 0.9, 0.9, fill=False, edgecolor=FRAME, linewidth=2.5))
+    cells = torch.cartesian_prod(torch.arange(height), torch.arange(width)).tolist()
+    inside = [margin <= i < height - margin and margin <= j < width - margin for i, j in cells]
+    outside = [cell for cell, is_inside in zip(cells, inside, strict=True) if not is_inside]
+    add_squares(axis, outside, 1, facecolor="#eeeeee", edgecolor="#999999", hatch="///")
+    add_squares(axis, cells, 1, facecolor="none", edgecolor="#d0d0d0", linewidth=0.8)
+    for (i, j), is_inside in zip(cells, inside, strict=True):
+        if not table[i, j].isnan():
+            look = {"fontsize": size, "color": "black" if is_inside else "#555555"}
+            axis.text(j, i, f"{table[i, j].item():.4g}", ha="center", va="center", parse_math=False, **look)
+    framed = torch.cartesian_prod(*frame).tolist()
+    add_squares(axis, framed, 0.9, facecolor="none", edgecolor=FRAME, linewidth=2.5)
     axis.grid(False)
     room = max(height, width, least) / 2
     axis.set(
         xlim=(width / 2 - 0.5 - room, width / 2 - 0.5 + room), ylim=(height / 2 - 0.5 + room, height / 2 - 0.5 - room)
     )
     axis.set_axis_off()
+
+
+def add_squares(axis: Axes, cells: list[list[int]], side: float, **look: Any) -> None:
+    """Squares around the middles of cells; all in one go, for one patch each would take half of the drawing's time."""
+    squares = [Rectangle((j - side / 2, i - side / 2), side, side) for i, j in cells]
+    axis.add_collection(PatchCollection(squares, **look), autolim=False)
 
 
 def in_words(done: Step, kernel: Tensor, number: int, settings: list[int], transposed: bool) -> tuple[str, str]:

@@ -364,8 +364,9 @@ else:
 # On a CPU, calls are a small part of a step. On a GPU they need not be: at, say, 5 microseconds each, 472 take 2.4 ms; the
 # products, at 30 TFLOP/s ($30 \cdot 10^{12}$ a second), take 0.3 ms.
 #
-# In the log, compiling saves 11 % in float32 and 27 % in bfloat16, where the roundings can go into the fused loops too: both
-# together halve the time. R1's passes stay plain, since compiled code has no second derivative.
+# In the log, compiling saves 11 % in float32. In bfloat16 it would save more, since the roundings go into the fused loops
+# too; but on a CPU it gave gradients that are no numbers (PyTorch 2.13), and `no_numbers` forbids it. A compiler can be wrong:
+# that is one reason why `update` looks at every gradient. R1's passes stay plain: compiled code has no second derivative.
 #
 # ## 5 Larger batches
 #
