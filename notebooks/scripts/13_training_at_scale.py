@@ -361,7 +361,7 @@ else:
     print('With COURSE_DEVICE=cuda this cell also times compile="yes" and "cuda-graph" on your GPU.')
 
 # %% [markdown]
-# On a CPU, calls are a small part of a step. On a GPU they need not be: at, say, 5 microseconds each, 472 take 2.4 ms; the
+# On a CPU, calls are a small part of a step. On a GPU they need not be: at, say, 5 microseconds each, 474 take 2.4 ms; the
 # products, at 30 TFLOP/s ($30 \cdot 10^{12}$ a second), take 0.3 ms.
 #
 # In the log, compiling saves 11 % in float32. In bfloat16 it would save more, since the roundings go into the fused loops
