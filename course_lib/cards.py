@@ -13,6 +13,7 @@ from course_lib.marks import marks_text
 from course_lib.models import AnyModel
 from course_lib.preset_data import DataConfig, EmojiConfig, FolderConfig, data_of
 from course_lib.presets import CaptionsPreset, DiffusionPreset, GanPreset, Preset, get_preset, override
+from course_lib.scale import PLAIN
 
 WATTS_A_CORE = 10  # of a busy CPU core, a usual figure for a laptop or a server
 WATTS_A_GPU = 500
@@ -71,10 +72,12 @@ def energy_wh(seconds: float, cores: int | None = None) -> float:
     return WATTS_A_CORE * (cores or torch.get_num_threads()) * seconds / 3600
 
 
-def how_made(name: str, preset: Preset, seconds: float, steps_before: Sequence[int] = ()) -> str:
+def how_made(
+    name: str, preset: Preset, seconds: float, steps_before: Sequence[int] = (), scale: dict[str, str] | None = None
+) -> str:
     """The lines every card has: the commands that repeat it, settings, time, machine, energy.
 
-    steps_before: at which the run was finished, before it was made longer.
+    steps_before: at which the run was finished, before it was made longer; scale: how it was computed, `ScaleConfig`.
     """
     settings = ", ".join(f"{key} {value}" for key, value in vars(preset.train).items())
     usual = vars(get_preset(name).train)
@@ -82,6 +85,7 @@ def how_made(name: str, preset: Preset, seconds: float, steps_before: Sequence[i
     changes = "".join(
         f" --{key} {value}" for key, value in (vars(preset.train) | {"steps": first}).items() if value != usual[key]
     )
+    changes += "".join(f" --{key} {value}" for key, value in (scale or {}).items() if value != getattr(PLAIN, key))
     if isinstance(data := getattr(preset, "data", None), FolderConfig):
         changes += f' --data "{data.folder}"' + (f' --captions "{data.captions}"' if data.captions else "")
     commands = [f"`course train --preset {name}{changes} --out runs/{name}`"]
@@ -122,7 +126,7 @@ def model_card(
 A text-to-image model that {preset.about}. Its text encoder is `{preset.text_encoder}`, frozen.
 Parameters: {", ".join(f"{part.replace('_', ' ')} {count:,}" for part, count in sizes.items())}.
 
-{how_made(name, preset, seconds, steps_before)}
+{how_made(name, preset, seconds, steps_before, model.training_facts.get("scale"))}
 
 ## Samples
 

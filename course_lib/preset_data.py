@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from course_lib.checkpoint import dataclass_from_dict
@@ -70,8 +71,9 @@ class FolderConfig:
     length: int = 0
 
     def dataset(self, split: str = "train") -> CaptionedFolder:
-        """The data set it describes; its files are checked once."""
-        return _checked(self).with_split(split)
+        """The data set it describes; its files are checked once, and again when the folder has changed."""
+        home = Path(self.folder).expanduser().absolute()
+        return _checked(self, home, home.stat().st_mtime_ns if home.exists() else 0).with_split(split)
 
     def vocabulary(self) -> frozenset[str]:
         """The words of its training captions."""
@@ -79,7 +81,7 @@ class FolderConfig:
 
 
 @lru_cache(maxsize=1)
-def _checked(config: FolderConfig) -> CaptionedFolder:
+def _checked(config: FolderConfig, home: Path, changed: int) -> CaptionedFolder:
     if not config.folder:
         raise CourseError("this preset draws what your own pictures show; name their folder: --data FOLDER")
     captions = captions_of(config.folder, config.captions or None)

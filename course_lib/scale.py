@@ -159,9 +159,7 @@ def no_numbers(scale: ScaleConfig, device: torch.device) -> bool:
     """
     if scale.precision != "bfloat16" or device.type != "cpu":
         return False
-    print(
-        "On a CPU, compiled code in bfloat16 gives gradients that are no numbers; going on without compiling."
-    )
+    print("On a CPU, compiled code in bfloat16 gives gradients that are no numbers; going on without compiling.")
     return True
 
 
