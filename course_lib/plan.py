@@ -48,7 +48,7 @@ def plan(name: str, changes: dict[str, Any], device: torch.device, scale: ScaleC
         [
             f"{name} {preset.about}.",
             f"{config.steps:,} steps of {config.batch_size} pictures: each of {pictures:,} is shown "
-            f"{shown / pictures:.0f} times.",
+            f"{shown / pictures:,.0f} times.",
             f"Generator {sizes[0] / 1e6:.1f} million parameters, discriminator {sizes[1] / 1e6:.1f} million; "
             f"{a_picture / 1e9:.1f} billion FLOP a picture.",
             f"Memory: {(STATES * 4 * sum(sizes) + activations) / 1e9:.1f} GB for a step, {kept / 1e9:.1f} GB for the "
