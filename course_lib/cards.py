@@ -119,7 +119,8 @@ def model_card(
     """The card of a text-to-image model, with the marks that `marks_of` gave it."""
     steps_before = model.training_facts.get("steps_before", [])
     sizes = {part: sum(p.numel() for p in module.parameters()) for part, module in model.named_children()}
-    prompts = [f"{i}. {prompt}" for i, prompt in enumerate(grid_prompts(preset.data), 1)]
+    prompts = grid_prompts(preset.data)
+    numbered = "\n".join(f"{i}. {prompt}" for i, prompt in enumerate(prompts, 1))
     sampling = ", ".join(f"{key} {marks[key]}" for key in ("steps_per_sample", "guidance_scale") if key in marks)
     return f"""# {name}
 
@@ -134,7 +135,7 @@ Parameters: {", ".join(f"{part.replace('_', ' ')} {count:,}" for part, count in 
 
 Drawn with seed 0, none left out, from captions that were not trained on:
 
-{chr(10).join(prompts)}
+{numbered}
 
 ## Marks
 

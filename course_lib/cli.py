@@ -141,7 +141,7 @@ def command_train(options: argparse.Namespace) -> None:
     changes = {name: getattr(options, name) for name in SETTINGS if getattr(options, name) is not None}
     device = choose_device(options.device or "auto")
     data = {"folder": options.data, "captions": options.captions}
-    data = {name: str(path) for name, path in data.items() if path is not None}
+    data = {name: str(place) for name, place in data.items() if place is not None}
     ours = {"out": options.out, "data": options.data, "captions": options.captions, "dry-run": options.dry_run}
     others = [f"--{name}" for name in [*changes, *scale, *filter(ours.get, ours)] if name != "steps"]
     if options.resume and others:

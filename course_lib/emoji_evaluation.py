@@ -94,12 +94,12 @@ def folder_marks(model: Any, data: FolderConfig, n: int = 500, seed: int = 0, **
     def read(pictures: CaptionedFolder, rows: list[int]) -> Tensor:
         return embed_captions(model.text_encoder, model.tokenizer, [pictures.caption(i) for i in rows]).cpu()
 
-    known = sorted(set(training.same_picture()))[: 10 * n]
+    known = training.distinct()[: 10 * n]
     real = training.images(known)
     probe = NameProbe(efficientnet_features(real), read(training, known))
     marks: dict[str, Any] = {"seed": seed, "features": FEATURES, **sampling}
     for split, pictures in (("train", training), ("heldout", heldout)):
-        rows = sorted(set(pictures.same_picture()))[:n]
+        rows = pictures.distinct()[:n]
         drawn = model.sample([pictures.caption(i) for i in rows], 1, seed=seed, **sampling).cpu()
         confusing = read(training, known[: max(0, N_CANDIDATES - len(rows))] if split != "train" else [])
         seen, candidates = pictures.images(rows), probe.place(torch.cat([read(pictures, rows), confusing]))

@@ -185,10 +185,10 @@ def embed(
     """Draw every picture and read every caption once, before training; if asked, keep each caption's tokens too."""
     captions = ["", *(dataset.caption(i) for i in range(len(dataset)))]
     texts = embed_captions(encoder, tokenizer, captions)
-    same, twins = dataset.same_picture() or range(len(dataset)), dataset.twins()
-    places = {index: place for place, index in enumerate(dict.fromkeys(same))}  # each picture is kept once
-    pictures, shown = pictures_of(dataset, list(places)).to(device), torch.tensor([places[i] for i in same])
-    shown = shown.to(device) if len(places) < len(dataset) else None
+    kept, twins = dataset.distinct(), dataset.twins()  # each picture is kept once
+    places = {index: place for place, index in enumerate(kept)}
+    pictures, shown = pictures_of(dataset, kept).to(device), torch.tensor([places[i] for i in dataset.same_picture()])
+    shown = shown.to(device) if len(kept) < len(dataset) else None
     if twins is not None:
         twins = embed_captions(encoder, tokenizer, [twins.caption(i) for i in range(len(dataset))])
     if not tokens:

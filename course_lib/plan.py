@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from course_lib.batches import EmbeddedPictures
-from course_lib.cards import WATTS_A_CORE, WATTS_A_GPU, machine
+from course_lib.cards import energy_wh, machine
 from course_lib.errors import CourseError
 from course_lib.evaluation import format_table
 from course_lib.long_recipes import new_trainer
@@ -18,7 +18,7 @@ from course_lib.speed import Estimate, estimate, peak_bytes_of, seconds_of, step
 PROBE = 4  # pictures in the steps that are counted and timed; more cost in proportion
 GPU_FLOPS, GPU_WATTS, GPU_PRICE = 30e12, 700, 3.0  # of a rented H100, as lesson 13 assumes it
 PRICE_PER_KWH = 0.3
-STATES = 5  # a weight is kept with its gradient, Adam's two moments and the average
+STATES = 4  # a weight is kept with Adam's two moments and the average; its gradient counts as new memory of the step
 
 
 def plan(name: str, changes: dict[str, Any], device: torch.device, scale: ScaleConfig, data: dict[str, str]) -> str:
@@ -35,14 +35,19 @@ def plan(name: str, changes: dict[str, Any], device: torch.device, scale: ScaleC
         raise CourseError(f'preset="{name}" trains no text-to-image GAN, and only those have a --dry-run')
     pictures = pictures_in(preset)
     config = preset.train
-    trainer = new_trainer(replace(preset, train=replace(config, batch_size=PROBE)), device, scale)
+    trainer, larger = (
+        new_trainer(replace(preset, train=replace(config, batch_size=size)), device, scale)
+        for size in (PROBE, 2 * PROBE)
+    )
+    few, more = (peak_bytes_of(lambda t=t: t.step(blank(t, device))) for t in (trainer, larger))  # with R1: the most
+    activations = few + (more - few) * (config.batch_size / PROBE - 1)  # gradients do not grow with the batch
+    trainer.steps_done = 0  # R1 again
     with_penalty, step, seconds = probe(trainer, device)
     a_picture = (step + (with_penalty - step) / config.r1_every) / PROBE
     shown = config.steps * config.batch_size
     here = estimate(shown, 1, step / seconds / a_picture, *power(device))
     there = estimate(shown, 1, GPU_FLOPS / a_picture, GPU_WATTS, GPU_PRICE)
     sizes = [sum(p.numel() for p in player.parameters()) for player in (trainer.generator, trainer.discriminator)]
-    activations = peak_bytes_of(lambda: trainer.step(blank(trainer, device))) * config.batch_size / PROBE
     kept = pictures * 3 * preset.generator.image_size**2
     return "\n".join(
         [
@@ -66,17 +71,17 @@ def pictures_in(preset: GanPreset) -> int:
     """How many there are to train on."""
     data = preset.data
     if not isinstance(data, FolderConfig) or data.folder:
-        dataset = data.dataset()
-        return len(set(dataset.same_picture() or range(len(dataset))))
+        return len(data.dataset().distinct())
     return data.length
 
 
 def blank(trainer: ScaledTrainer, device: torch.device) -> EmbeddedPictures:
     """A batch of noise to time steps with."""
     size, width = trainer.generator.config.image_size, trainer.generator.config.text_size
-    images = torch.randint(0, 256, (PROBE, 3, size, size), dtype=torch.uint8, device=device)
-    texts = torch.randn(PROBE, width, device=device)
-    tokens = torch.randn(PROBE, 8, width, device=device) if trainer.generator.reads_tokens else None
+    batch = trainer.config.batch_size
+    images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, device=device)
+    texts = torch.randn(batch, width, device=device)
+    tokens = torch.randn(batch, 8, width, device=device) if trainer.generator.reads_tokens else None
     empty = None if tokens is None else torch.zeros(8, width, device=device)
     return EmbeddedPictures(images, texts, torch.zeros(width, device=device), tokens, empty)
 
@@ -90,7 +95,7 @@ def probe(trainer: ScaledTrainer, device: torch.device) -> tuple[int, int, float
 
 def power(device: torch.device) -> tuple[float, float]:
     """Watts, and what an hour costs."""
-    watts = WATTS_A_GPU if device.type == "cuda" else WATTS_A_CORE * torch.get_num_threads()
+    watts = energy_wh(3600, None if device.type == "cuda" else torch.get_num_threads())
     return watts, watts / 1000 * PRICE_PER_KWH
 
 

@@ -71,7 +71,7 @@ class FolderConfig:
     length: int = 0
 
     def dataset(self, split: str = "train") -> CaptionedFolder:
-        """The data set it describes; its files are checked once, and again when the folder has changed."""
+        """The data set it describes; its files are checked once, and again when some came to the folder or left it."""
         home = Path(self.folder).expanduser().absolute()
         return _checked(self, home, home.stat().st_mtime_ns if home.exists() else 0).with_split(split)
 
@@ -111,7 +111,7 @@ def data_of(training_facts: dict[str, Any]) -> DataConfig:
     """
     record = training_facts.get("data")
     record = dict(record) if isinstance(record, dict) else {}
-    kind = record.pop("data_set", "shapes")
+    kind = str(record.pop("data_set", "shapes"))
     if kind not in DATA_SETS:
-        raise CourseError(f'the model\'s training data, "{kind}", is unknown; {nearest(str(kind), DATA_SETS)}')
+        raise CourseError(f'the model\'s training data, "{kind}", is unknown; {nearest(kind, DATA_SETS)}')
     return dataclass_from_dict(DATA_SETS[kind], record, "the model's training data")

@@ -116,7 +116,7 @@ def require_parts(preset: Preset) -> None:
     if not isinstance(preset, GanPreset | DiffusionPreset):
         return
     if isinstance(preset.data, FolderConfig):
-        training, unseen = (len(set(preset.data.dataset(split).same_picture())) for split in ("train", "heldout"))
+        training, unseen = (len(preset.data.dataset(split).distinct()) for split in ("train", "heldout"))
         if training < preset.train.batch_size or unseen < LEAST_HELD_OUT:
             raise CourseError(
                 f'folder="{preset.data.folder}" has {training} pictures to learn from and {unseen} to be marked by (a '

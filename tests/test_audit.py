@@ -21,12 +21,13 @@ from course_lib.data.audit import (
     shrink,
 )
 from course_lib.data.captions import vocabulary
+from course_lib.data.pictures import CaptionedPictures
 from course_lib.errors import CourseError
 from course_lib.images import prepare_image, save_image, to_pil
 
 
-class Held:
-    """A data set of given pictures and captions."""
+class Held(CaptionedPictures):
+    """A data set of given pictures and captions; one `file_name` is one picture."""
 
     def __init__(self, tensor: torch.Tensor, captions: list[str], attributes: list[dict] | None = None):
         self.tensor, self.captions, self.values = tensor, captions, attributes or [{}] * len(captions)
@@ -43,6 +44,10 @@ class Held:
 
     def attributes(self, index: int) -> dict[str, str]:
         return self.values[index]
+
+    def same_picture(self) -> list[int]:
+        names = [values.get("file_name", i) for i, values in enumerate(self.values)]
+        return [names.index(name) for name in names]
 
 
 COUNT = 160

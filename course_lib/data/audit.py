@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from course_lib.data.captions import words_of
+from course_lib.data.pictures import CaptionedPictures
 from course_lib.images import COLORBLIND_SAFE, figure_style, text_or_fallback
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def near_pairs(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> Tensor
     return torch.cat(found)
 
 
-def measure(dataset: Dataset, indices: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def measure(dataset: CaptionedPictures, indices: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Measure pictures, batch after batch of at most `BATCH`.
 
     Yields:
@@ -226,7 +226,7 @@ def measure(dataset: Dataset, indices: Sequence[int]) -> Iterator[tuple[Tensor, 
         yield difference_hash(seen), shrink(seen, THUMBNAIL, THUMBNAIL).flatten(1), sharpness(seen), contrast(seen)
 
 
-def _measure_all(dataset: Dataset, indices: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _measure_all(dataset: CaptionedPictures, indices: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `measure`, of N pictures together."""
     none = torch.empty(0, 256), torch.empty(0, 3 * THUMBNAIL**2), torch.empty(0), torch.empty(0)
     return tuple(torch.cat(column) for column in zip(none, *measure(dataset, indices), strict=True))
@@ -236,9 +236,9 @@ def _measure_all(dataset: Dataset, indices: list[int]) -> tuple[Tensor, Tensor, 
 
 
 def audit(
-    dataset: Dataset,
+    dataset: CaptionedPictures,
     n: int = 2000,
-    heldout: Dataset | None = None,
+    heldout: CaptionedPictures | None = None,
     vocabulary: Collection[str] | None = None,
     scorer: Scorer | None = None,
 ) -> AuditReport:
@@ -253,7 +253,7 @@ def audit(
     Returns:
         The report.
     """
-    pictures = _one_of_each_picture(dataset)
+    pictures = dataset.distinct()
     indices = _evenly(pictures, n)
     captions = [dataset.caption(i) for i in range(len(dataset))]
     hashes, thumbnails, sharp, spread = _measure_all(dataset, indices)
@@ -276,19 +276,11 @@ def _evenly(items: list[int], n: int) -> list[int]:
     return [items[i * len(items) // n] for i in range(n)] if n < len(items) else items
 
 
-def _one_of_each_picture(dataset: Dataset) -> list[int]:
-    """A picture with several captions comes up several times; look at it once."""
-    first = {}
-    for i in range(len(dataset)):
-        first.setdefault(dataset.attributes(i).get("file_name", i), i)
-    return list(first.values())
-
-
 def _share(part: float, whole: float) -> float:
     return part / max(whole, 1)
 
 
-def _coverage(dataset: Dataset, captions: list[str]) -> list[Check]:
+def _coverage(dataset: CaptionedPictures, captions: list[str]) -> list[Check]:
     """How evenly the values of attributes come up, and how many words there are."""
     values = defaultdict(Counter)
     for name, value in (item for i in range(len(dataset)) for item in dataset.attributes(i).items()):
@@ -321,8 +313,8 @@ def _duplicates(looks: tuple[Tensor, Tensor], shown: list[str]) -> list[Check]:
     ]
 
 
-def _leaks(looks: tuple[Tensor, Tensor], shown: list[str], heldout: Dataset, n: int) -> Check:
-    exam = _evenly(_one_of_each_picture(heldout), n)
+def _leaks(looks: tuple[Tensor, Tensor], shown: list[str], heldout: CaptionedPictures, n: int) -> Check:
+    exam = _evenly(heldout.distinct(), n)
     pairs = near_pairs(_measure_all(heldout, exam)[:2], looks)
     return _of_pairs("diversity", "in training and in the exam", pairs, [heldout.caption(i) for i in exam], shown)
 
@@ -344,7 +336,9 @@ def _quality(dataset: Any, indices: list[int], shown: list[str], sharp: Tensor, 
     return checks
 
 
-def _of_pictures(name: str, found: list[int], dataset: Dataset, indices: list[int], shown: list[str]) -> Check:
+def _of_pictures(
+    name: str, found: list[int], dataset: CaptionedPictures, indices: list[int], shown: list[str]
+) -> Check:
     told = [dataset.attributes(indices[k]).get("file_name", f'"{shown[k]}"') for k in found]
     return judge("quality", name, _share(len(found), len(indices)), told)
 
@@ -368,7 +362,7 @@ def _annotation(captions: list[str], vocabulary: Collection[str] | None) -> list
 
 
 @torch.no_grad()
-def _match(dataset: Dataset, indices: list[int], shown: list[str], scorer: Scorer) -> Check:
+def _match(dataset: CaptionedPictures, indices: list[int], shown: list[str], scorer: Scorer) -> Check:
     """How often a picture's own caption scores above another picture's different caption; chance is a half."""
     wins, count, share = 0.0, 0, []
     for start in range(0, len(indices), BATCH):

@@ -1,5 +1,7 @@
 """The interface that the data sets of the course share. Built in chapter 02."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -12,9 +14,13 @@ class CaptionedPictures(Dataset):
     A subclass has `language`, `seed`, `__len__`, `images(indices)` and `caption(index)`.
     """
 
-    def same_picture(self) -> list[int] | None:
-        """For each index the first one that shows the same picture; None if each shows its own."""
-        return None
+    def same_picture(self) -> Sequence[int]:
+        """For each index the first one that shows the same picture; here each shows its own."""
+        return range(len(self))
+
+    def distinct(self) -> list[int]:
+        """One index for each picture, the first that shows it."""
+        return sorted(set(self.same_picture()))
 
     def __getitem__(self, index: int) -> tuple[Tensor, str]:
         index = range(len(self))[index]  # negative indices, IndexError past the end
