@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import Module
 
+from course_lib.batches import EmbeddedPictures
 from course_lib.errors import CourseError, nearest
 from course_lib.image_encoder import ImageEncoder
 from course_lib.layers import BatchNorm2d
@@ -187,6 +188,12 @@ class ScaledTrainer(AdversarialTrainer):
         self.cannot_compile = scale.compile != "no" and no_numbers(scale, next(generator.parameters()).device)
         if world.size > 1:
             synchronise_(generator)
+
+    def step(self, data: EmbeddedPictures) -> dict[str, float]:
+        """As `AdversarialTrainer.step`; the memory that recorded passes have left their results in is free again."""
+        if self.scale.compile == "cuda-graph":  # else a player's second pass would overwrite what the first one keeps
+            torch.compiler.cudagraph_mark_step_begin()
+        return super().step(data)
 
     def passed(self, network: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
         """This process's rows through the network, at the speed that was asked for; the result is the whole batch's."""

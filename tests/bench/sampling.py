@@ -6,7 +6,7 @@ import torch
 
 from course_lib.evaluation import format_table
 from course_lib.models import load_model, shipped_configs
-from course_lib.report import draw, milliseconds
+from course_lib.report import milliseconds
 
 SIZES = (1, 8, 64)
 
@@ -17,7 +17,7 @@ def measure(device: torch.device, quick: bool) -> list[dict[str, Any]]:
     for name, config in shipped_configs().items():
         model, times = load_model(name, device), 3 if config["kind"] == "text-to-image" else 1
         sizes = SIZES[:1] if quick else SIZES
-        spent = {str(size): milliseconds(lambda m=model, s=size: draw(m, s), times) for size in sizes}
+        spent = {str(size): milliseconds(model, size, times) for size in sizes}
         rows.append({"model": name, "milliseconds": spent})
         print(f"sampling: {name}", flush=True)
     return rows

@@ -95,7 +95,8 @@ def tell(cells: list[dict[str, Any]]) -> str:
             "were made; the step with R1, one in 16, is among those that set it, and not among those that are timed. "
             "Work is counted; the rate it is set beside is that of a large matrix product in the same process.",
             format_table(rows),
-            "Cost is a power of batch and of pixels; 1 is linear.",
+            "Cost is a power of batch and of pixels; 1 is linear. Where a device is hardly busy (a small share of "
+            "its matrix rate), a step costs the same for any batch, and the power is near 0.",
             format_table(exponents(cells)),
         ]
     )
