@@ -28,7 +28,7 @@ from course_lib.evaluation import accuracy, diversity, load_judge
 from course_lib.long_recipes import embed
 from course_lib.optim import Adam
 from course_lib.presets import get_preset
-from course_lib.pretrained import PretrainedTextEncoder
+from course_lib.pretrained import MINILM_SCALE, PretrainedTextEncoder
 from course_lib.text_encoder import TextEncoder, load_text_encoder
 from course_lib.text_gan import Discriminator, Generator
 from course_lib.text_to_image import TextToImage
@@ -120,13 +120,10 @@ def embedded(encoder: str, tokens: bool = False) -> tuple[EmbeddedPictures, Any,
     """The training pictures with captions read by our encoder or by MiniLM, made once for all runs."""
     data = get_preset(BASE).data
     if encoder == "MiniLM":
-        reader = PretrainedTextEncoder()
-        return (
-            embed(replace(data, language="en").dataset(), reader, reader.tokenizer, torch.device("cpu")),
-            reader,
-            reader.tokenizer,
-        )
-    reader, tokenizer = load_text_encoder(get_preset(BASE).text_encoder)
+        reader = PretrainedTextEncoder(scale=MINILM_SCALE)
+        tokenizer, data = reader.tokenizer, replace(data, language="en")
+    else:
+        reader, tokenizer = load_text_encoder(get_preset(BASE).text_encoder)
     return embed(data.dataset(), reader, tokenizer, torch.device("cpu"), tokens), reader, tokenizer
 
 
@@ -179,7 +176,7 @@ def run_variant(name: str, seed: int, seconds: float) -> list[dict[str, Any]]:
     ready = prepare(VARIANTS[name], seed)
     marks, trainer = Marks(ready, seconds), ready.trainer
     train(trainer, ready.data, [marks], seconds=seconds, progress=None, clock=marks.clock)
-    facts = {"seed": seed, "cpu_seconds": seconds, "steps": trainer.steps_done}
+    facts = {"seed": seed, "cpu_seconds": seconds, "steps": trainer.steps_done, "machine": machine()}
     rows = [{"variant": name, **facts, **scores(ready.model(trainer.average.model)), "curve": marks.curve}]
     if name == "base":
         rows.append({"variant": UNAVERAGED, **facts, **scores(ready.model(trainer.generator))})
@@ -237,14 +234,15 @@ def ablate(log: Path, table: Path, seeds: int, seconds: float) -> None:
 def write_table(log: Path, table: Path, seconds: float) -> None:
     """The log's runs of this length as Markdown: mean and spread over seeds."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for row in read_log(log):
-        if row["cpu_seconds"] == seconds:
-            groups.setdefault(row["variant"], []).append(row)
+    counted = [row for row in read_log(log) if row["cpu_seconds"] == seconds]
+    for row in counted:
+        groups.setdefault(row["variant"], []).append(row)
+    machines = "; ".join(dict.fromkeys(str(row.get("machine", "a machine not named")) for row in counted))
     lines = [f"| {name} | {about(name)} | {cells(rows)} |" for name, rows in groups.items()]
     text = f"""# What each part is worth
 
 Written by `course ablate --seconds {seconds:g}` from `{log.name}`. Each run: {seconds:g} seconds of processor time
-({machine()}), the preset `{BASE}` with one thing changed. Steps: how many fitted into the time. Marks: {N_SCORED}
+({machines}), the preset `{BASE}` with one thing changed. Steps: how many fitted into the time. Marks: {N_SCORED}
 held-out English captions, the share of pictures with all attributes right, and with the shape right, in percent;
 diversity, as a share of that of real pictures. Mean ± standard deviation over seeds.
 

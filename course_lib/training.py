@@ -62,8 +62,8 @@ class TrainConfig:
         average_decay: of the averaged generator that draws the samples.
         matching_aware: a real picture with a wrong caption counts as fake.
         text_dropout: share of the captions replaced by the empty one, so that drawing without a caption is learned.
-        text_noise: standard deviation of noise on the embeddings (whose own is about 1): a caption in words never read
-            lies near, not on, one that was (conditioning augmentation: Zhang et al. 2017, arXiv:1612.03242).
+        text_noise: standard deviation of noise on the embeddings: a caption in words never read lies near, not on, one
+            that was (conditioning augmentation: Zhang et al. 2017, arXiv:1612.03242). Their own is about 1.
         mode_seeking_weight: of the loss that makes different noise draw different pictures.
         mse_weight: of a pixel MSE between the generated picture and the real one with the same caption. It makes sense
             only where a caption has one picture (emoji); where it has many their mean is a blur (see lesson 09).

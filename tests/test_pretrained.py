@@ -107,6 +107,10 @@ def test_the_weights_are_those_of_the_folder(folder):
     model = transformers.AutoModel.from_pretrained(folder).eval()
     ids = torch.tensor([[1, 2, 4]])  # a red circle
     torch.testing.assert_close(encoder.embed(["a red circle"]), model(ids).last_hidden_state.mean(1))
+    larger = PretrainedTextEncoder(folder, scale=4.0)
+    torch.testing.assert_close(larger.embed(["a red circle"]), 4 * encoder.embed(["a red circle"]))
+    with pytest.raises(CourseError, match="scale"):
+        PretrainedTextEncoder(folder, scale=float("nan"))
 
 
 def test_it_takes_the_place_of_our_own_encoder(folder):
@@ -118,7 +122,7 @@ def test_it_takes_the_place_of_our_own_encoder(folder):
 
 
 def test_a_gan_that_listens_to_it_is_trained_saved_and_loaded(folder, tmp_path):
-    encoder = PretrainedTextEncoder(folder)
+    encoder = PretrainedTextEncoder(folder, scale=4.0)
     size = encoder.config.width
     generator = Generator(GeneratorConfig(16, 8, size, 8, 4))
     discriminator = Discriminator(DiscriminatorConfig(16, size, 4, 8))
@@ -129,6 +133,7 @@ def test_a_gan_that_listens_to_it_is_trained_saved_and_loaded(folder, tmp_path):
     saved_model = model.save_pretrained(tmp_path / "gan")
     assert not any(name.startswith("text_encoder") for name in load_checkpoint(saved_model)[0])
     again = TextToImage.from_pretrained(saved_model)
+    assert again.text_encoder.config == encoder.config
     assert torch.equal(again.sample("a red star", 2), model.sample("a red star", 2))
 
 
