@@ -2,7 +2,6 @@
 
 import json
 import platform
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,20 +71,24 @@ def energy_wh(seconds: float, cores: int | None = None) -> float:
     return WATTS_A_CORE * (cores or torch.get_num_threads()) * seconds / 3600
 
 
-def how_made(
-    name: str, preset: Preset, seconds: float, steps_before: Sequence[int] = (), scale: dict[str, str] | None = None
-) -> str:
+def how_made(name: str, preset: Preset, facts: dict[str, Any]) -> str:
     """The lines every card has: the commands that repeat it, settings, time, machine, energy.
 
-    steps_before: at which the run was finished, before it was made longer; scale: how it was computed, `ScaleConfig`.
+    Args:
+        name: of the preset; preset: as it was trained.
+        facts: what the checkpoint keeps of its training. Of these count here "seconds"; "steps_before", at which the
+            run was finished before it was made longer; "scale", how it was computed, see `ScaleConfig`; "machine"; and
+            "watt_hours", without which one busy CPU core is assumed.
     """
+    seconds, scale = facts.get("seconds", 0), facts.get("scale", {})
+    watt_hours = facts.get("watt_hours", energy_wh(seconds, 1))
     settings = ", ".join(f"{key} {value}" for key, value in vars(preset.train).items())
     usual = vars(get_preset(name).train)
-    first, *longer = [*steps_before, preset.train.steps]
+    first, *longer = [*facts.get("steps_before", []), preset.train.steps]
     changes = "".join(
         f" --{key} {value}" for key, value in (vars(preset.train) | {"steps": first}).items() if value != usual[key]
     )
-    changes += "".join(f" --{key} {value}" for key, value in (scale or {}).items() if value != getattr(PLAIN, key))
+    changes += "".join(f" --{key} {value}" for key, value in scale.items() if value != getattr(PLAIN, key))
     if isinstance(data := getattr(preset, "data", None), FolderConfig):
         changes += f' --data "{data.folder}"' + (f' --captions "{data.captions}"' if data.captions else "")
     commands = [f"`course train --preset {name}{changes} --out runs/{name}`"]
@@ -93,8 +96,8 @@ def how_made(
     return "\n".join(
         [
             f"Made by {', then '.join(commands)} ({settings})",
-            f"in {seconds / 60:.0f} minutes on {machine()}; about {energy_wh(seconds):.1f} Wh, if a busy core draws",
-            f"{WATTS_A_CORE} W and a GPU {WATTS_A_GPU} W.",
+            f"in {seconds / 60:.0f} minutes on {facts.get('machine', 'a machine that nobody noted')}; about "
+            f"{watt_hours:.1f} Wh, if a busy core draws {WATTS_A_CORE} W and a GPU {WATTS_A_GPU} W.",
         ]
     )
 
@@ -102,9 +105,8 @@ def how_made(
 def short_card(name: str, preset: Preset, scores: dict[str, float], seconds: float) -> str:
     """The card of a model that is a part: text encoder, alignment, judge."""
     rows = "\n".join(f"- {what}: {value:.4f}" for what, value in scores.items())
-    return (
-        f"# {name}\n\nThis model {preset.about}.\n\n{how_made(name, preset, seconds)}\n\n{rows}\n\n{licence(preset)}\n"
-    )
+    made = how_made(name, preset, {"seconds": seconds, "watt_hours": energy_wh(seconds), "machine": machine()})
+    return f"# {name}\n\nThis model {preset.about}.\n\n{made}\n\n{rows}\n\n{licence(preset)}\n"
 
 
 def grid_prompts(data: DataConfig) -> list[str]:
@@ -113,11 +115,8 @@ def grid_prompts(data: DataConfig) -> list[str]:
     return [exam.caption(i) for i in range(min(GRID_PROMPTS, len(exam)))]
 
 
-def model_card(
-    name: str, preset: GanPreset | DiffusionPreset, marks: dict[str, Any], seconds: float, model: AnyModel
-) -> str:
+def model_card(name: str, preset: GanPreset | DiffusionPreset, marks: dict[str, Any], model: AnyModel) -> str:
     """The card of a text-to-image model, with the marks that `marks_of` gave it."""
-    steps_before = model.training_facts.get("steps_before", [])
     sizes = {part: sum(p.numel() for p in module.parameters()) for part, module in model.named_children()}
     prompts = grid_prompts(preset.data)
     numbered = "\n".join(f"{i}. {prompt}" for i, prompt in enumerate(prompts, 1))
@@ -127,7 +126,7 @@ def model_card(
 A text-to-image model that {preset.about}. Its text encoder is `{preset.text_encoder}`, frozen.
 Parameters: {", ".join(f"{part.replace('_', ' ')} {count:,}" for part, count in sizes.items())}.
 
-{how_made(name, preset, seconds, steps_before, model.training_facts.get("scale"))}
+{how_made(name, preset, model.training_facts)}
 
 ## Samples
 
@@ -171,7 +170,7 @@ def write_card(folder: Path, model: AnyModel, marks: dict[str, Any], **sampling:
     name, train = facts["preset"], facts.get("train", {})
     preset = override(get_preset(name), {key: tuple(v) if isinstance(v, list) else v for key, v in train.items()})
     preset = replace(preset, data=data_of(facts))
-    card = model_card(name, preset, marks, facts.get("seconds", 0), model)
+    card = model_card(name, preset, marks, model)
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / MARKS_FILE).write_text(json.dumps(marks, indent=2) + "\n", encoding="utf-8")
     drawn = model.sample(grid_prompts(preset.data), GRID_SAMPLES, **sampling)

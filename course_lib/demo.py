@@ -26,7 +26,7 @@ from course_lib.text_encoder import embed_captions, load_text_encoder
 from course_lib.text_to_image import TextToImage
 from course_lib.training import AdversarialTrainer, train
 
-SHIPPED, SHIPPED_EMOJI, LIVE = "shapes-32", "emoji-32", "shapes-32-live"
+SHIPPED, SHIPPED_EMOJI, LIVE = "shapes-32", "emoji-64", "shapes-32-live"
 PROMPTS = (
     "a large orange heart at the center on navy",  # held out
     "a small blue star at the top right on gray",

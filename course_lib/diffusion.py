@@ -30,7 +30,7 @@ from course_lib.errors import CourseError, require_range
 from course_lib.layers import average_pool2d
 from course_lib.losses import mse_loss
 from course_lib.text_encoder import TextEncoder, TextEncoderConfig, embed_tokens
-from course_lib.text_to_image import MAX_BYTES
+from course_lib.text_to_image import require_few
 from course_lib.tokenizer import Tokenizer
 from course_lib.unet import DiffusionConfig, UNet
 
@@ -233,9 +233,7 @@ class DiffusionTextToImage(Module):
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         self.check(n_samples, steps_per_sample, guidance_scale, image, seed, batch_size)
-        most = MAX_BYTES // (4 * 3 * self.image_size**2)
-        if len(texts) * n_samples > most:
-            raise CourseError(f"n_samples={n_samples} for {len(texts):,} prompts: ask for at most {most:,} pictures")
+        require_few(len(texts), n_samples, self.image_size)
         tokens, mask = self.encode_text(texts)
         pictures = []
         for rows in torch.arange(len(texts) * n_samples).split(batch_size):

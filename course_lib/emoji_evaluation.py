@@ -1,4 +1,4 @@
-"""Marks for a model that draws emoji, or pictures of one's own: are their names found again, do they look real?"""
+"""Marks for a model that draws emoji: are their names found again, do they look real, are skin tones right?"""
 
 from typing import Any
 
@@ -7,14 +7,11 @@ from torch import Tensor
 
 from course_lib.checkpoint import dataclass_from_dict, find_checkpoint, load_checkpoint, load_weights
 from course_lib.data.emoji import CaptionedEmoji
-from course_lib.data.folder import CaptionedFolder
 from course_lib.emoji_metrics import NameProbe, ToneConfig, ToneJudge, people, recall_at, tones_of
 from course_lib.evaluation import format_table
 from course_lib.image_metrics import kernel_distance, precision_recall
-from course_lib.preset_data import FolderConfig
 from course_lib.pretrained import FEATURES, PretrainedTextEncoder, efficientnet_features
 from course_lib.provenance import memorisation_score
-from course_lib.text_encoder import embed_captions
 
 N_TRAIN, N_CANDIDATES = 300, 200  # names of the training split; candidates for each held-out person
 SPLITS = ("train", "heldout", "unseen")
@@ -76,36 +73,6 @@ def emoji_marks(model: Any, seed: int = 0, **sampling: Any) -> dict[str, Any]:
     drawn = model.sample([sets["heldout"].caption(i) for i in rows], 1, seed=seed, **sampling).cpu()
     marks["heldout"] |= {"tone": judge.accuracy(drawn, tones)}
     marks["heldout"] |= {"tone_real": judge.accuracy(sets["heldout"].images(rows), tones)}
-    return marks
-
-
-def folder_marks(model: Any, data: FolderConfig, n: int = 500, seed: int = 0, **sampling: Any) -> dict[str, Any]:
-    """The marks of a model of someone's own pictures: n of each split, asked for by the first of their captions.
-
-    Args:
-        model: has `image_size`, `sample`, and the frozen text encoder that reads the captions here too.
-        data: the folder it was trained on.
-        n, seed, sampling: as for `emoji_marks`, which says what is returned; the probe is fitted on 10 n pictures.
-    Raises:
-        CourseError: the folder is gone, or the packages of the extra `eval` are not installed.
-    """
-    training, heldout = data.dataset(), data.dataset("heldout")
-
-    def read(pictures: CaptionedFolder, rows: list[int]) -> Tensor:
-        return embed_captions(model.text_encoder, model.tokenizer, [pictures.caption(i) for i in rows]).cpu()
-
-    known = training.distinct()[: 10 * n]
-    real = training.images(known)
-    probe = NameProbe(efficientnet_features(real), read(training, known))
-    marks: dict[str, Any] = {"seed": seed, "features": FEATURES, **sampling}
-    for split, pictures in (("train", training), ("heldout", heldout)):
-        rows = pictures.distinct()[:n]
-        drawn = model.sample([pictures.caption(i) for i in rows], 1, seed=seed, **sampling).cpu()
-        confusing = read(training, known[: max(0, N_CANDIDATES - len(rows))] if split != "train" else [])
-        seen, candidates = pictures.images(rows), probe.place(torch.cat([read(pictures, rows), confusing]))
-        marks[split] = {"n": len(rows), "candidates": len(candidates), **compare_sets(seen, drawn, probe, candidates)}
-        if split != "train":
-            marks[split]["memorisation"] = memorisation_score(drawn, real, seen).ratio
     return marks
 
 

@@ -7,18 +7,20 @@ from typing import Any
 
 import torch
 
+from course_lib.alignment import load_alignment
 from course_lib.batches import EmbeddedPictures
-from course_lib.cards import energy_wh, write_card
+from course_lib.cards import energy_wh, machine, write_card
 from course_lib.data.pictures import CaptionedPictures
 from course_lib.diffusion import DiffusionTextToImage
 from course_lib.diffusion_training import DiffusionTrainer
 from course_lib.errors import CourseError
+from course_lib.image_encoder import ImageEncoder
 from course_lib.listeners import Checkpoints, MetricsLog, SampleGrids
 from course_lib.marks import marks_of
 from course_lib.models import AnyModel
 from course_lib.preset_data import data_record
 from course_lib.presets import DiffusionPreset, GanPreset
-from course_lib.pretrained import MINILM, PretrainedTextEncoder, PretrainedTokenizer
+from course_lib.pretrained import MINILM, MINILM_SCALE, PretrainedTextEncoder, PretrainedTokenizer
 from course_lib.recipes import pictures_of
 from course_lib.scale import ALONE, PLAIN, ScaleConfig, ScaledTrainer, World
 from course_lib.text_encoder import TextEncoder, embed_captions, embed_tokens, load_text_encoder
@@ -30,11 +32,7 @@ from course_lib.unet import UNet
 
 STATE = Path("checkpoints", "last")  # in a run's folder
 EXAM = 2000  # pictures for each kind of caption on a model card
-DIFFUSION_EXAM, DIFFUSION_STEPS, DIFFUSION_SCALE = (
-    500,
-    50,
-    2.0,
-)  # pictures, steps and guidance of the card of a model that is slow to draw
+DIFFUSION_EXAM, DIFFUSION_STEPS, DIFFUSION_SCALE = 500, 50, 2.0  # a slow model's card: pictures, steps, guidance
 
 
 @dataclass(frozen=True)
@@ -148,20 +146,37 @@ def facts_of(run: Run, trainer: Trainer) -> dict[str, Any]:
     watt_hours = round(energy_wh(trainer.seconds) * run.world.size, 1)
     facts = {"preset": run.name, "data": data_record(run.preset.data), "train": vars(run.preset.train)}
     facts |= {"steps_before": list(run.steps_before), "scale": vars(run.scale), "processes": run.world.size}
-    return facts | {"seconds": round(trainer.seconds), "watt_hours": watt_hours}
+    return facts | {"seconds": round(trainer.seconds), "watt_hours": watt_hours, "machine": machine()}
 
 
 def new_trainer(
     preset: GanPreset, device: torch.device, scale: ScaleConfig = PLAIN, world: World = ALONE
 ) -> ScaledTrainer:
-    """Both players with fresh weights from the preset's seed; those of its base where it has one."""
+    """Both players with fresh weights from the preset's seed; those of its base where it has one.
+
+    Raises:
+        CourseError: the contrastive loss is asked for, and none for such pictures goes with the text encoder.
+    """
     torch.manual_seed(preset.train.seed)
     generator, discriminator = Generator(preset.generator).to(device), Discriminator(preset.discriminator).to(device)
     if preset.base is not None:
         small = TextToImage.from_pretrained(preset.base, device)
         grow_(generator, small.generator)
         grow_(discriminator, small.discriminator)
-    return ScaledTrainer(generator, discriminator, preset.train, scale=scale, world=world)
+    eye = image_encoder_for(preset, device) if preset.train.contrastive_weight > 0 else None
+    return ScaledTrainer(generator, discriminator, preset.train, eye, scale, world)
+
+
+def image_encoder_for(preset: GanPreset, device: torch.device) -> ImageEncoder:
+    """The image encoder that learned together with the preset's text encoder, frozen; see `new_trainer`."""
+    wanted = f"contrastive_weight={preset.train.contrastive_weight} needs an image encoder"
+    if preset.text_encoder == MINILM:
+        raise CourseError(f"{wanted}, and none has learned together with {MINILM}; use --contrastive_weight 0")
+    eye, size = load_alignment(preset.text_encoder, device)[0].image_encoder, preset.generator.image_size
+    if eye.config.image_size != size:
+        seen = f"that of {preset.text_encoder} sees {eye.config.image_size} x {eye.config.image_size}"
+        raise CourseError(f"{wanted} for pictures of {size} x {size}, and {seen}; use --contrastive_weight 0")
+    return eye
 
 
 Reader = tuple[TextEncoder | PretrainedTextEncoder, Tokenizer | PretrainedTokenizer]
@@ -171,7 +186,7 @@ def load_reader(name: str, device: torch.device) -> Reader:
     """A frozen text encoder and its tokenizer: MiniLM by its name, or one of ours."""
     if name != MINILM:
         return load_text_encoder(name, device)
-    encoder = PretrainedTextEncoder(name, device)
+    encoder = PretrainedTextEncoder(name, device, MINILM_SCALE)
     return encoder, encoder.tokenizer
 
 

@@ -3,9 +3,10 @@ their names are found again. `course evaluate`, the model cards and `course repo
 
 from typing import Any
 
-from course_lib.emoji_evaluation import emoji_lines, emoji_marks, folder_marks
+from course_lib.emoji_evaluation import emoji_lines, emoji_marks
 from course_lib.errors import CourseError
 from course_lib.evaluation import accuracy_rows, evaluate, format_table, realism, realism_lines
+from course_lib.folder_evaluation import folder_marks
 from course_lib.models import AnyModel
 from course_lib.preset_data import EmojiConfig, FolderConfig, data_of
 

@@ -95,12 +95,13 @@ class VAEPreset:
 
 @dataclass(frozen=True)
 class DCGANPreset:
-    """A GAN that draws whatever it likes; it does not listen to captions."""
+    """A GAN that draws whatever it likes; it does not listen to captions. `r1_weight` is of its gradient penalty."""
 
     about: str
     players: DCGANConfig
     data: ShapesConfig = ShapesConfig()
     train: FitConfig = FitConfig()
+    r1_weight: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,8 @@ PRESETS: dict[str, Preset] = {
         "draws shapes from noise, a DCGAN",
         DCGANConfig(32),
         ShapesConfig(captions="canonical"),
-        FitConfig(steps=3000, batch_size=64, learning_rate=5e-4),
+        FitConfig(steps=8000, batch_size=64),
+        r1_weight=0.2,
     ),
     "shapes-32-diffusion": DiffusionPreset(
         "draws the full grammar of shapes at 32 x 32 by diffusion, the first stage of a small Imagen",
@@ -240,7 +242,7 @@ PRESETS: dict[str, Preset] = {
         GeneratorConfig(64, text_size=EMOJI_TEXT_SIZE, condition_size=128, width=64, grown=True),
         DiscriminatorConfig(64, text_size=EMOJI_TEXT_SIZE, width=64),
         EmojiConfig(64, style="both"),
-        TrainConfig(steps=6000, learning_rate=6e-4, mode_seeking_weight=0.0, mse_weight=10.0, shift=4),
+        TrainConfig(steps=22_000, learning_rate=6e-4, mode_seeking_weight=0.0, mse_weight=10.0, shift=4),
         base="emoji-32",
     ),
 }

@@ -177,7 +177,9 @@ def train_dcgan(name: str, preset: DCGANPreset, out: Path, device: torch.device)
     torch.manual_seed(settings.seed)
     generator, discriminator = DCGANGenerator(preset.players).to(device), DCGANDiscriminator(preset.players).to(device)
     rates = (settings.learning_rate, settings.learning_rate)
-    play = AdversarialStep(generator, discriminator, learning_rates=rates, r1_weight=0.05, seed=settings.seed)
+    play = AdversarialStep(
+        generator, discriminator, learning_rates=rates, r1_weight=preset.r1_weight, seed=settings.seed
+    )
     average, losses = WeightAverage(generator), {}
     batch = random_rows(preset, device, all_pictures(preset.data.dataset()))
     for step in tqdm(range(settings.steps), desc="forging"):

@@ -5,19 +5,18 @@ the machine, so the report names it.
 """
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from course_lib.cards import MARKS_FILE, WATTS_A_CORE, energy_wh, machine
-from course_lib.checkpoint import TENSORS, find_checkpoint
+from course_lib.checkpoint import CHECKPOINTS, TENSORS, find_checkpoint
 from course_lib.errors import CourseError
 from course_lib.evaluation import accuracy, diversity, format_table, load_judge
 from course_lib.models import AnyModel, load_model, shipped_configs
 from course_lib.preset_data import data_of
+from course_lib.speed import seconds_of
 
 TIMED_BATCHES = (1, 64)
 DUEL = "shapes-32", "shapes-32-diffusion"  # trained on the same captions
@@ -69,7 +68,7 @@ def row_of(name: str, device: torch.device) -> dict[str, Any]:
     """One model's line of the table."""
     model, folder = load_model(name, device), find_checkpoint(name)
     marks, facts = read_marks(name), model.training_facts
-    drawing = {f"ms at {size}": milliseconds(lambda size=size: draw(model, size)) / size for size in TIMED_BATCHES}
+    drawing = {f"ms at {size}": milliseconds(model, size) / size for size in TIMED_BATCHES}
     return {
         "model": name,
         "parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M",
@@ -117,46 +116,44 @@ def share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def milliseconds(work: Callable[[], object], times: int = 3) -> float:
-    """The shortest of some calls, after one that does not count."""
-    work()
-    spent = []
-    for _ in range(times):
-        started = time.perf_counter()
-        work()
-        spent.append(time.perf_counter() - started)
-    return 1000 * min(spent)
-
-
-def draw(model: AnyModel, size: int, **sampling: Any) -> None:
-    """Draw `size` pictures at once for the first held-out caption, and wait until they are there."""
+def milliseconds(model: AnyModel, size: int, times: int = 3, **sampling: Any) -> float:
+    """The time to draw `size` pictures at once for the first held-out caption: the median of some calls."""
     caption = data_of(model.training_facts).dataset("heldout").caption(0)
-    model.sample([caption], size, batch_size=size, **sampling)
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
+    return 1000 * seconds_of(lambda: model.sample([caption], size, batch_size=size, **sampling), model.device, times)
 
 
 def duel_text(n: int, device: torch.device) -> str:
     """Accuracy, diversity and time a picture of both kinds of model, at several settings of each."""
-    rows, spent = [], {}
+    rows = []
     for name in DUEL:
         model = load_model(name, device)
         judge = load_judge(model.image_size).to(model.device)
-        spent[name] = model.training_facts.get("seconds", 0) / 60
         for steps, scale in DUEL_SETTINGS[name]:
             sampling = {"steps_per_sample": steps, "guidance_scale": scale}
             rows.append(
                 {
                     "model": name,
                     **sampling,
-                    "ms a picture": milliseconds(lambda m=model, s=sampling: draw(m, 64, **s), 1) / 64,
+                    "ms a picture": milliseconds(model, 64, 1, **sampling) / 64,
                     "all": accuracy(model, judge, n=n, **sampling)["all"],
                     "diversity": diversity(model, **sampling),
                 }
             )
-    trained = ", ".join(f"`{name}` {minutes:.0f} minutes" for name, minutes in spent.items())
-    return (
-        f"Both draw the same {n} held-out captions, 64 at once. Trained for: {trained}. For the GAN steps are steps of "
-        "refinement, for diffusion they are steps from noise to picture. Equal sampling time: compare rows with nearly "
-        f"the same milliseconds.\n\n{format_table(rows)}"
-    )
+    told = [
+        f"Both draw the same {n} held-out captions, 64 at once. For the GAN steps are steps of refinement, for "
+        "diffusion steps from noise to picture. Equal sampling time: compare rows with nearly the same milliseconds.",
+        format_table(rows),
+    ]
+    if (log := CHECKPOINTS.parent / "logs" / "compute.json").is_file():
+        told += ["Equal training: compare rows with nearly the same work (`tests/measure_compute.py` counts it)."]
+        told += [format_table(compute_rows(log))]
+    return "\n\n".join(told)
+
+
+def compute_rows(log: Path) -> list[dict[str, Any]]:
+    """Each training of the log: its work in 10^12 floating-point operations, and its marks."""
+    return [
+        {"trained": row["preset"], "steps": row["steps"], "batch": row["batch_size"], "10^12 FLOP": row["flops"] / 1e12}
+        | {"all": share(row["all"]), "diversity": row["diversity"]}
+        for row in json.loads(log.read_text(encoding="utf-8"))
+    ]

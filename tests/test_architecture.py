@@ -38,7 +38,7 @@ CELLAR = ["errors", "torchvision_ops"]  # everybody may import these; they impor
 # The top floor may import everything; "" is course_lib/__init__.py.
 TOP = """
     preset_data presets recipes long_recipes runs
-    models evaluation emoji_evaluation marks cards
+    models evaluation emoji_evaluation folder_evaluation marks cards
     generate demo report plan ablation doctor audit_command house lesson widgets checks cli __main__
 """.split()
 TOP += [""]

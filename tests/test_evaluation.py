@@ -28,6 +28,8 @@ from course_lib.evaluation import (
     pictures_like,
     sweep,
 )
+from course_lib.preset_data import data_of
+from course_lib.presets import get_preset
 from course_lib.text_to_image import TextToImage
 
 SCENE = {"size": "large", "color": "cyan", "shape": "heart", "position": "bottom left", "background": "cream"}
@@ -119,6 +121,20 @@ def test_facts_of_a_checkpoint_may_be_anything(facts):
     assert isinstance(grammar_of(SimpleNamespace(training_facts=facts)), str)
 
 
+@pytest.mark.parametrize("name", [["shapes"], None, 5, "shape"])
+def test_an_unknown_kind_of_training_data_is_refused_in_words(name):
+    with pytest.raises(CourseError, match="training data, .* is unknown"):
+        data_of({"data": {"data_set": name}})
+
+
+def test_a_card_tells_the_machine_of_the_training_not_that_of_the_marks():
+    usual = get_preset("shapes-32")
+    facts = {"seconds": 60, "machine": "an abacus", "watt_hours": 3.5, "scale": {"precision": "bfloat16"}}
+    made = how_made("shapes-32", usual, facts)
+    assert "on an abacus; about 3.5 Wh" in made and "--precision bfloat16" in made
+    assert "a machine that nobody noted; about 0.2 Wh" in how_made("shapes-32", usual, {"seconds": 60})
+
+
 def test_diversity_of_real_pictures_is_one_and_of_copies_zero(monkeypatch):
     painter = Painter()
     assert diversity(painter) == pytest.approx(1, abs=0.1)
@@ -201,9 +217,9 @@ def test_accuracies_become_one_row_a_paper():
 def test_a_card_names_the_command_with_the_changed_settings(monkeypatch):
     usual = tiny_preset()
     monkeypatch.setitem(presets.PRESETS, "tiny-gan", usual)
-    assert "`course train --preset tiny-gan --out runs/tiny-gan`" in how_made("tiny-gan", usual, 60)
+    assert "`course train --preset tiny-gan --out runs/tiny-gan`" in how_made("tiny-gan", usual, {"seconds": 60})
     changed = replace(usual, train=replace(usual.train, steps=9, seed=3))
-    made = how_made("tiny-gan", changed, 120)
+    made = how_made("tiny-gan", changed, {"seconds": 120})
     assert (
         "`course train --preset tiny-gan --steps 9 --seed 3 --out runs/tiny-gan`" in made and "in 2 minutes on" in made
     )
@@ -213,7 +229,7 @@ def test_cards_show_the_marks_and_no_name_of_the_machine(monkeypatch):
     preset = tiny_preset()
     monkeypatch.setitem(presets.PRESETS, "tiny-gan", preset)
     marks = {"split": "heldout", "n": 7, "seed": 5, "diversity": 0.8125, "accuracy": {"English": {"all": 0.875}}}
-    card = model_card("tiny-gan", preset, marks, 60, tiny_model())
+    card = model_card("tiny-gan", preset, marks, tiny_model())
     assert format_table(accuracy_rows(marks)) in card and "0.81" in card and "Seed 5" in card
     short = short_card("tiny-gan", preset, {"R@1": 0.25}, 60)
     assert "- R@1: 0.2500" in short and "is tiny." in short

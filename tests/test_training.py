@@ -16,8 +16,10 @@ from course_lib.gan import GAN_LOSSES
 from course_lib.image_encoder import ImageEncoder, ImageEncoderConfig
 from course_lib.images import to_uint8
 from course_lib.listeners import Checkpoints, MetricsLog, SampleGrids
+from course_lib.long_recipes import new_trainer
 from course_lib.losses import discriminator_loss, r1_penalty
 from course_lib.metrics import attribute_accuracy
+from course_lib.presets import get_preset, override
 from course_lib.text_gan import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 from course_lib.training import AdversarialTrainer, Drawn, TrainConfig, learning_rate_at, matching_aware_loss, train
 
@@ -298,6 +300,18 @@ def test_the_contrastive_loss_wants_an_image_encoder_and_is_weighted():
         train(trainer, data, [lambda _, losses, seen=seen: seen.append(losses["contrastive"])], progress=None)
         found[weight] = sum(seen[-5:]) / 5
     assert found[5.0] < found[1e-9], found
+
+
+@pytest.mark.parametrize("name, told", [("shapes-32", None), ("emoji-32", "sees 64 x 64"), ("cub-64", "MiniLM|minilm")])
+def test_a_run_with_the_contrastive_loss_takes_the_image_encoder_of_its_text_encoder(name, told):
+    preset = override(get_preset(name), {"contrastive_weight": 0.3, "batch_size": 4})
+    if told:
+        with pytest.raises(CourseError, match=f"contrastive_weight=0.3 needs an image encoder.*({told})"):
+            new_trainer(preset, torch.device("cpu"))
+        return
+    trainer, texts = new_trainer(preset, torch.device("cpu")), torch.randn(8, preset.generator.text_size)
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+    assert trainer.step(EmbeddedPictures(images, texts, texts[0]))["contrastive"] > 0
 
 
 def test_learning_rate_is_constant_and_then_falls():
