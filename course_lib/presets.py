@@ -178,7 +178,7 @@ PRESETS: dict[str, Preset] = {
         GeneratorConfig(32, text_size=TEXT_SIZE),
         DiscriminatorConfig(32, text_size=TEXT_SIZE),
         ShapesConfig(length=8000),
-        TrainConfig(steps=2000),
+        TrainConfig(steps=2000, contrastive_weight=0.3),
     ),
     "shapes-64": GanPreset(
         "draws the full grammar of shapes at 64 x 64, one object or two and how they stand",

@@ -591,8 +591,8 @@ pictures(torch.stack(blurred), captions, "The mean of all pictures that fit", al
 #
 # ## 9 Beside a GAN
 #
-# The GAN of the next lesson is not judged by the squared error. Here is one that was trained with the same data and as
-# many pictures (`course train --preset gan-shapes-32`). How it works must wait; how sharp is it?
+# The GAN of the next lesson is not judged by the squared error. Here is one that was trained with the same data, if almost
+# three times as long (`course train --preset gan-shapes-32`). How it works must wait; how sharp is it?
 #
 # That needs a measure. A first idea: add up how much neighbouring pixels differ.
 #
@@ -626,17 +626,17 @@ for name, drawn in sets.items():
 table(rows)
 
 shown = torch.cat([drawn[:8] for name, drawn in sets.items() if name != "VAE, reconstructed"])
-alt = """Three rows of eight. Real: sharp shapes. VAE: soft blots, some on mottled ground. GAN: small blots
-with clear edges on even ground, most of mottled colours; one picture is empty, one has two objects."""
+alt = """Three rows of eight. Real: sharp shapes. VAE: soft blots, some on mottled ground. GAN: stars, discs
+and a heart with clear edges on even ground, of slightly mottled colours; one picture has two objects."""
 pictures(shown, title="Real, drawn by the VAE, drawn by the GAN", columns=8, alt=alt)
 
 # %% [markdown]
-# Black to white would be 2. The GAN's edges have four fifths of the real ones' steepness, the VAE's not half of it. (A sum
+# Black to white would be 2. The GAN's edges have nine tenths of the real ones' steepness, the VAE's not half of it. (A sum
 # of differences could not see that, as you found above.) SSIM, the similarity of two pictures window by window, is 1 for
 # equal ones; lesson 15 builds it. It and the squared error need an original to compare with, which only reconstructions
 # have.
 #
-# Neither draws well yet. The GAN's blots are crisp, but some are two, or of three colours at once. The VAE is soft, but it
+# Neither draws well yet. The GAN's shapes are crisp, but some are two, or of three colours at once. The VAE is soft, but it
 # can do what the GAN cannot: encode a given picture, and tell for each what it costs.
 #
 # In the explorer you walk through both latent spaces. For the VAE the axes are not the ten numbers themselves but the

@@ -77,8 +77,8 @@ device = setup()
 
 # %% [markdown]
 # All times below are measured on *your* machine: on one CPU thread, or on a GPU if you begin with `COURSE_DEVICE=cuda`.
-# Numbers in the text are those of the machine this was written on, a server core with units for bfloat16. **No GPU was at
-# hand**; what is said of GPUs comes from data sheets, and the lesson measures yours.
+# Numbers in the text are those of a server core with units for bfloat16. What is said of a GPU comes from one H100, a fast
+# one that we had for some minutes (`data/logs/scale-cuda.json`), or from its data sheet; and the lesson measures yours.
 #
 # ## 1 Where the time goes
 #
@@ -326,11 +326,11 @@ print(f"one after the other {plainly / 1e6:.1f} MB, in one loop {least / 1e6:.1f
 # a pass once and replays them all with a single one.
 #
 # `ScaledTrainer` does both if you ask for it, and says so if a machine cannot: below, one without a compiler. Compiling takes
-# minutes on a CPU, so the table is from the log. `python tests/measure_scale.py` writes it anew, and with `--device cuda`
-# one of your GPU, which we do not have. The machine was busy; so all ways took turns, and what counts is the median of each
-# way's time beside that of float32 in the same round.
+# minutes on a CPU, so both tables are from logs: `python tests/measure_scale.py` writes the first anew, and with `--device
+# cuda` the second. All ways took turns, and what counts is the median of each way's time beside that of float32 in the same
+# round.
 #
-# **Predict.** How many operations has one training step?
+# **Predict.** How many operations has one training step? And which of these ways will make it faster on the H100?
 
 # %%
 work, one = work_of(lambda: plain.step(data)), torch.ones((), device=device)
@@ -353,6 +353,7 @@ for path in sorted(logs.glob("scale-*.json")):
     record = json.loads(path.read_text(encoding="utf-8"))
     print(f"{record['machine']}: {1000 * record['seconds_a_step']:.0f} ms a step in float32")
     table([{"way": way, "time": ratio} for way, ratio in record["time_beside_float32"].items()])
+    print(*record.get("notes", ()), sep="\n")
 if device.type == "cuda":
     ways = {way: ScaleConfig("bfloat16", way) for way in ("no", "yes", "cuda-graph")}
     trainers = {name: new_trainer(preset, device, way) for name, way in ways.items()}
@@ -361,10 +362,13 @@ else:
     print('With COURSE_DEVICE=cuda this cell also times compile="yes" and "cuda-graph" on your GPU.')
 
 # %% [markdown]
-# On a CPU, calls are a small part of a step. On a GPU they need not be: at, say, 5 microseconds each, 474 take 2.4 ms; the
-# products, at 30 TFLOP/s ($30 \cdot 10^{12}$ a second), take 0.3 ms.
+# On a CPU, calls are a small part of a step. On the H100 they are nearly all of it. A step has $9.6 \cdot 10^9$ FLOP, and a
+# large product reached $51 \cdot 10^{12}$ a second there in float32: 0.2 ms. The step takes 16 ms, 34 microseconds for each
+# of its 474 operations, and most of that is Python's and PyTorch's time, not the GPU's. So neither the layout nor bfloat16
+# nor fused loops make it faster; bfloat16 makes it *slower*, since each rounding is one more call. What helps is not to call:
+# with CUDA graphs a step takes 0.7 of the time here, and half of it for the larger `emoji-64`.
 #
-# In the log, compiling saves 11 % in float32. In bfloat16 it would save more, since the roundings go into the fused loops
+# On the CPU, compiling saves 11 % in float32. In bfloat16 it would save more, since the roundings go into the fused loops
 # too; but on a CPU it gave gradients that are no numbers (PyTorch 2.13), and `no_numbers` forbids it. A compiler can be wrong:
 # that is one reason why `update` looks at every gradient. R1's passes stay plain: compiled code has no second derivative.
 #
@@ -393,6 +397,9 @@ lines(
 # pictures took 1.4 times as long as one with 2; but one with 192 took 4 times as long as one with 48. There, products and
 # traffic are all that counts.
 #
+# The H100 comes to that point much later. Its log counts 3,000 pictures a second with 48 in a step, and 92,000 with 3,072:
+# 64 times the pictures in twice the time. A large GPU wants large batches, or large networks, before anything else.
+#
 # A larger batch is not the same training made faster. For the same number of pictures there are fewer steps, and Goyal and
 # others (2017) had to raise the learning rate with the batch. We have measured our recipe with 48 only.
 #
@@ -405,8 +412,8 @@ lines(
 # $F / M$ is the **intensity**: how often a byte is used once it is there. Drawn with two logarithmic axes, the bound looks
 # like a roof (Williams and others 2009). Left of its ridge memory is the limit, right of it the multipliers are.
 #
-# **Predict.** Where are a matrix product, a ReLU, Adam, and our whole step? An H100, a fast GPU, multiplies 7,000 times as
-# fast as the log's processor (bfloat16 beside float32), and moves 300 times as many bytes. How much of it can our step use?
+# **Predict.** Where are a matrix product, a ReLU, Adam, and our whole step? The H100 multiplies 5,000 times as
+# fast as the log's processor (bfloat16 beside float32), and moves 260 times as many bytes. How much of it can our step use?
 
 # %%
 bandwidth, points = memory_rate(device), {}
@@ -648,8 +655,8 @@ assert abs(one[0][0] - two[0][0]) < 1e-3
 # and COCO 120 times. We take our own two networks at 256 x 256 pixels, twice as wide, and count the FLOP of a picture.
 #
 # What we *assume*: your machine keeps the FLOP/s of the step above, with 10 W for a core and 0.30 for a kWh. A rented H100
-# reaches 30 TFLOP/s, 3 % of the data sheet's, draws 700 W and costs 3 an hour. (Put in your own numbers, above all if a GPU
-# of yours made the steps.) **Predict.** How long on one core?
+# reaches 30 TFLOP/s, 3 % of the data sheet's (ours had 20 in float32, with 256 pictures of 128 x 128), draws 700 W and costs
+# 3 an hour. (Put in your own numbers, above all if a GPU of yours made the steps.) **Predict.** How long on one core?
 
 # %%
 sizes = {"image_size": 256, "text_size": 384, "width": 64}

@@ -679,8 +679,9 @@ for wrong in ({"z_size": 96}, {"truncation": 2.0}, {"model_path": "shapes-32-dif
 #
 # ## What changed in the library
 #
-# The room `text_to_image.py` is furnished: one class, `TextToImage`, for everything from a prompt to a picture. The diffusion
-# model of lesson 16 has the same `sample`, so that the two can be compared.
+# The room `text_to_image.py` is furnished: one class, `TextToImage`, for everything from a prompt to a picture (`require_few`
+# keeps one call from filling the memory). The diffusion model of lesson 16 has the same `sample`, so that the two can be
+# compared.
 #
 # ## Three questions
 #

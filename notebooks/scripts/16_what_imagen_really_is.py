@@ -497,12 +497,12 @@ with figure(
 
 # %% [markdown]
 # Colour first; size and place are right in most pictures; no shape yet. It comes last, as with the GAN: the shipped
-# model had 20,000 steps. The grain is noise that was not found.
+# model had 13,000 steps of 192 pictures. The grain is noise that was not found.
 #
 # ## 7 The shipped model
 #
-# `shapes-32-diffusion` learned the same way for 75 minutes (`course train --preset shapes-32-diffusion`), from the
-# captions of `shapes-32`, the GAN. `DiffusionTextToImage` has the same `sample`, with `steps_per_sample` and
+# `shapes-32-diffusion` learned the same way, in 8 minutes on a GPU, from the captions of `shapes-32`, the GAN. (The preset
+# as it is, `course train --preset shapes-32-diffusion`, is half the work and takes 75 minutes on one core.) `DiffusionTextToImage` has the same `sample`, with `steps_per_sample` and
 # `guidance_scale`: here they have their true meaning. A plain GAN draws in one pass; the article gives it these two
 # parameters of a diffusion sampler (lessons 14 and 17).
 #
@@ -726,7 +726,7 @@ table(rows)
 # others, 2021, call it conditioning augmentation). For drawing we use time 100, between the second and the third star of
 # section 1.
 #
-# Our first stage is `shapes-32-diffusion`; the second was trained for 38 minutes.
+# Our first stage is `shapes-32-diffusion`; the second, too, had 8 minutes of a GPU.
 #
 # **Predict.** It is given a *real* small picture, whose large one we know. Will what it draws be nearer to that than
 # plain blocks of 2 x 2 pixels?
@@ -764,8 +764,7 @@ print("squared error of rows 2, 3:", *(f"{mse_loss(rows[name], truth):.4f}" for 
 #
 # ## 11 GAN and diffusion, side by side
 #
-# The same captions, the same text encoder, the same kinds of layers. `shapes-32` trained for 19 minutes,
-# `shapes-32-diffusion` for 75. We compare at **equal sampling time**: one pass of the GAN costs less than one step of
+# The same captions, the same text encoder, the same kinds of layers. We compare at **equal sampling time**: one pass of the GAN costs less than one step of
 # diffusion, five steps of refining its noise (lesson 14) about as much as ten. "Grain" is the median difference of
 # neighbouring pixels: 0.000 for real pictures, whose ground is flat.
 #
@@ -825,7 +824,7 @@ with figure("Four pictures each for two held-out captions", alt, size=(9, 6)) as
 # | guidance | yes; captions withheld in 10 % of training | the same 10 %; scale 1.35 in the first stage for the best FID (4.1, table 1) |
 # | dynamic thresholding | yes | yes, "critical" (2.3, 4.4) |
 # | data | 20,000 computed pictures | about 860 million pictures with captions: 460 internal, 400 of LAION (4.1) |
-# | training | first stage: 20,000 steps of 48, one CPU core | 2.5 million steps of 2048, 256 TPU-v4 chips for the first stage (4.1) |
+# | training | first stage: 13,000 steps of 192, eight minutes of one GPU | 2.5 million steps of 2048, 256 TPU-v4 chips for the first stage (4.1) |
 # | result | 97 % of pictures fit their held-out caption | zero-shot FID-30K of 7.27 on COCO (4.2) |
 #
 # Its main finding: a larger *reader* helped more than a larger U-Net (4.4). And a popular article errs on four points,

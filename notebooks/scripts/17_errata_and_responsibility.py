@@ -511,10 +511,10 @@ pictures(
 )
 
 # %% [markdown]
-# For names it was trained on, the GAN draws what it saw, if blurred: two times in three it is nearer to the training set than
-# a new picture would be. That is what one picture a name teaches, and the model's card says so. (`emoji-32`, which draws
-# its names better, is less than half as far as chance has it: put it into `EMOJI`.) For new names it is near chance: it puts
-# together, often badly, and copies nothing that this test can see.
+# For names it was trained on, the GAN draws what it saw: nearly eight times in ten it is nearer to the training set than a
+# new picture would be. That is what one picture a name teaches, and the model's card says so. (With `emoji-32` it is nine
+# times in ten: put it into `EMOJI`.) For new names it is near chance: it puts together, often badly, and copies nothing
+# that this test can see.
 #
 # The forger is caught, until he moves his copies by a pixel: then pixels no longer match, and the score calls him as
 # honest as real pictures. Compare *features* instead, here those of the image encoder of lesson 08, which forgive a
