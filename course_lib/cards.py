@@ -102,10 +102,10 @@ def how_made(name: str, preset: Preset, facts: dict[str, Any]) -> str:
     )
 
 
-def short_card(name: str, preset: Preset, scores: dict[str, float], seconds: float) -> str:
-    """The card of a model that is a part: text encoder, alignment, judge."""
-    rows = "\n".join(f"- {what}: {value:.4f}" for what, value in scores.items())
-    made = how_made(name, preset, {"seconds": seconds, "watt_hours": energy_wh(seconds), "machine": machine()})
+def short_card(name: str, preset: Preset, facts: dict[str, Any]) -> str:
+    """The card of a model that is a part: text encoder, alignment, judge. Facts: as for `how_made`, and "scores"."""
+    rows = "\n".join(f"- {what}: {value:.4f}" for what, value in facts["scores"].items())
+    made = how_made(name, preset, facts)
     return f"# {name}\n\nThis model {preset.about}.\n\n{made}\n\n{rows}\n\n{licence(preset)}\n"
 
 

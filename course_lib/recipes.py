@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from course_lib.alignment import AlignmentModel, retrieval, unit
 from course_lib.batches import moved, step_random
-from course_lib.cards import short_card
+from course_lib.cards import energy_wh, machine, short_card
 from course_lib.checkpoint import save_checkpoint
 from course_lib.data.pictures import CaptionedPictures
 from course_lib.data.shapes import CaptionedShapes, combinations
@@ -237,7 +237,8 @@ def finish(
 ) -> Path:
     """Save what a short training made, with its card."""
     facts = {"preset": name, "train": vars(preset.train), "seconds": round(seconds), "scores": scores}
-    files = {"README.md": short_card(name, preset, scores, seconds)}
+    facts |= {"watt_hours": round(energy_wh(seconds), 1), "machine": machine()}
+    files = {"README.md": short_card(name, preset, facts)}
     if tokenizer is not None:
         files["tokenizer.json"] = tokenizer.to_json()
     return save_checkpoint(out / "model", tensors, {**config, "training": facts}, files)

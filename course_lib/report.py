@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from course_lib.cards import MARKS_FILE, WATTS_A_CORE, energy_wh, machine
+from course_lib.cards import MARKS_FILE, WATTS_A_CORE, WATTS_A_GPU, energy_wh, machine
 from course_lib.checkpoint import CHECKPOINTS, TENSORS, find_checkpoint
 from course_lib.errors import CourseError
 from course_lib.evaluation import accuracy, diversity, format_table, load_judge
@@ -50,8 +50,8 @@ def report(n: int, device: torch.device) -> str:
     parts = [
         "# Results",
         f"Written by `course report --n {n}` on {machine()}. Energy is an estimate: {WATTS_A_CORE} W for each busy "
-        "CPU core. Each model's card, `data/checkpoints/NAME/README.md`, holds all its marks and tells how they were "
-        "found.",
+        f"CPU core, {WATTS_A_GPU} W for a GPU. Each model's card, `data/checkpoints/NAME/README.md`, holds all its "
+        "marks and tells how they were found.",
         "## Every model",
         format_table([row_of(name, device) for name in names]),
         "Accuracy: all attributes of the caption right, held-out combinations (for scenes of two: of both and their "
@@ -73,7 +73,7 @@ def row_of(name: str, device: torch.device) -> dict[str, Any]:
         "model": name,
         "parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M",
         "MB": (folder / TENSORS).stat().st_size / 1e6,
-        "trained": f"{facts.get('seconds', 0) / 60:.0f} min",
+        "trained": f"{facts.get('seconds', 0) / 60:.0f} min" + " of a GPU" * ("CPU" not in facts.get("machine", "CPU")),
         "energy": f"{facts.get('watt_hours', energy_wh(facts.get('seconds', 0), 1)):.1f} Wh",
         **drawing,
         **summary(marks),
