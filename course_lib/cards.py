@@ -116,7 +116,10 @@ def grid_prompts(data: DataConfig) -> list[str]:
 
 
 def model_card(name: str, preset: GanPreset | DiffusionPreset, marks: dict[str, Any], model: AnyModel) -> str:
-    """The card of a text-to-image model, with the marks that `marks_of` gave it."""
+    """The card of a text-to-image model, with the marks that `marks_of` gave it.
+
+    What its trainers have to say of these stands in the checkpoint's configuration, as "notes" of "training".
+    """
     sizes = {part: sum(p.numel() for p in module.parameters()) for part, module in model.named_children()}
     prompts = grid_prompts(preset.data)
     numbered = "\n".join(f"{i}. {prompt}" for i, prompt in enumerate(prompts, 1))
@@ -147,7 +150,7 @@ Seed {marks["seed"]}; sampling: {sampling or "one pass, without refinement"}.
 
 ## Limits
 
-{limits(preset.data)}
+{" ".join(filter(None, [model.training_facts.get("notes"), limits(preset.data)]))}
 
 {licence(preset)}
 """

@@ -231,6 +231,9 @@ def test_cards_show_the_marks_and_no_name_of_the_machine(monkeypatch):
     marks = {"split": "heldout", "n": 7, "seed": 5, "diversity": 0.8125, "accuracy": {"English": {"all": 0.875}}}
     card = model_card("tiny-gan", preset, marks, tiny_model())
     assert format_table(accuracy_rows(marks)) in card and "0.81" in card and "Seed 5" in card
+    model = tiny_model()
+    model.training_facts["notes"] = "Half a cat was wanted."
+    assert "## Limits\n\nHalf a cat was wanted. It knows" in model_card("tiny-gan", preset, marks, model)
     short = short_card("tiny-gan", preset, {"scores": {"R@1": 0.25}, "seconds": 60})
     assert "- R@1: 0.2500" in short and "is tiny." in short
     for text in (card, short):
