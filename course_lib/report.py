@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from course_lib.cards import MARKS_FILE, WATTS_A_CORE, WATTS_A_GPU, energy_wh, machine
-from course_lib.checkpoint import CHECKPOINTS, TENSORS, find_checkpoint
+from course_lib.checkpoint import TENSORS, checkpoints_folder, find_checkpoint
 from course_lib.errors import CourseError
 from course_lib.evaluation import accuracy, diversity, format_table, load_judge
 from course_lib.models import AnyModel, load_model, shipped_configs
@@ -144,7 +144,7 @@ def duel_text(n: int, device: torch.device) -> str:
         "diffusion steps from noise to picture. Equal sampling time: compare rows with nearly the same milliseconds.",
         format_table(rows),
     ]
-    if (log := CHECKPOINTS.parent / "logs" / "compute.json").is_file():
+    if (log := checkpoints_folder().parent / "logs" / "compute.json").is_file():
         told += ["Equal training: compare rows with nearly the same work (`tests/measure_compute.py` counts it)."]
         told += [format_table(compute_rows(log))]
     return "\n\n".join(told)

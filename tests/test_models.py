@@ -88,7 +88,14 @@ def test_the_report_puts_all_side_by_side(home, monkeypatch):
     text = out.read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| shapes-32")]
     assert len(rows) == 4 and all("87.5 % / 50.0 %" in row and "0.125" in row for row in rows[:2])
-    assert "ms at 2" in text and "course report --n 4" in text
+    assert "ms at 2" in text and "course report --n 4" in text and "Equal training" not in text
+
+
+def test_the_report_shows_the_log_of_training_compute(tmp_path):
+    row = {"preset": "shapes-32", "steps": 10, "batch_size": 48, "flops": 5 * 10**12, "all": 0.5, "diversity": 1.0}
+    (tmp_path / "compute.json").write_text(json.dumps([row]), encoding="utf-8")
+    (told,) = report.compute_rows(tmp_path / "compute.json")
+    assert told["10^12 FLOP"] == 5 and told["all"] == "50.0 %" and told["batch"] == 48
 
 
 def test_a_report_without_marks_says_how_to_get_them(home):
