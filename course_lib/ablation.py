@@ -1,8 +1,8 @@
 """`course ablate`: what each part of the recipe is worth. One thing is changed at a time, and measured at equal cost.
 
-Every variant trains the preset `shapes-32-live` for the same seconds of processor time, on one thread, with several
-seeds. Each finished run is a line of a log; runs that are in the log are skipped, so that the command can be stopped
-and gone on with. The table is drawn from the log.
+Every variant trains the preset `shapes-32-live`, without its contrastive loss, for the same seconds of processor time,
+on one thread, with several seeds. Each finished run is a line of a log; runs that are in the log are skipped, so that
+the command can be stopped and gone on with. The table is drawn from the log.
 """
 
 import copy

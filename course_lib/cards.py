@@ -170,14 +170,18 @@ def write_card(folder: Path, model: AnyModel, marks: dict[str, Any], **sampling:
     facts = model.training_facts
     if "preset" not in facts:
         raise CourseError(f'"{folder}" does not say by which preset it was trained; a card cannot be written')
-    name, train = facts["preset"], facts.get("train", {})
-    preset = override(get_preset(name), {key: tuple(v) if isinstance(v, list) else v for key, v in train.items()})
-    preset = replace(preset, data=data_of(facts))
-    card = model_card(name, preset, marks, model)
+    preset = preset_of(facts)
+    card = model_card(facts["preset"], preset, marks, model)
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / MARKS_FILE).write_text(json.dumps(marks, indent=2) + "\n", encoding="utf-8")
     drawn = model.sample(grid_prompts(preset.data), GRID_SAMPLES, **sampling)
     save_image(make_grid(drawn, GRID_SAMPLES), folder / GRID_FILE)
+
+
+def preset_of(facts: dict[str, Any]) -> Preset:
+    """The preset of a text-to-image model as it was trained, from what its checkpoint keeps of that."""
+    train = {key: tuple(v) if isinstance(v, list) else v for key, v in facts.get("train", {}).items()}
+    return replace(override(get_preset(facts["preset"]), train), data=data_of(facts))
 
 
 def about_marks(data: DataConfig, image_size: int) -> str:

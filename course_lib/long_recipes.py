@@ -155,7 +155,7 @@ def new_trainer(
     """Both players with fresh weights from the preset's seed; those of its base where it has one.
 
     Raises:
-        CourseError: the contrastive loss is asked for, and none for such pictures goes with the text encoder.
+        CourseError: the contrastive loss is asked for, and no image encoder of such pictures is at hand.
     """
     torch.manual_seed(preset.train.seed)
     generator, discriminator = Generator(preset.generator).to(device), Discriminator(preset.discriminator).to(device)

@@ -9,19 +9,20 @@ step, times the steps. Marks are on 500 held-out English captions, drawn with th
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from course_lib.batches import EmbeddedPictures
+from course_lib.cards import preset_of
 from course_lib.checkpoint import CHECKPOINTS
 from course_lib.diffusion_training import DiffusionTrainer
 from course_lib.evaluation import accuracy, diversity, load_judge
 from course_lib.long_recipes import DIFFUSION_SCALE, DIFFUSION_STEPS, new_trainer
 from course_lib.models import load_model
-from course_lib.presets import TEXT_SIZE, GanPreset, get_preset, override
-from course_lib.speed import work_of
+from course_lib.plan import blank
+from course_lib.presets import TEXT_SIZE, GanPreset
+from course_lib.speed import step_flops
 from course_lib.unet import UNet
 
 LOG = CHECKPOINTS.parent / "logs" / "compute.json"
@@ -30,27 +31,27 @@ CPU, N, TOKENS = torch.device("cpu"), 500, 12  # TOKENS: about as many as a capt
 
 def flops_of(preset: Any) -> int:
     """Operations of the preset's whole training, without R1 (one step in 16 has some more)."""
-    size, width, batch = preset.data.image_size, TEXT_SIZE, preset.train.batch_size
-    images, texts = torch.zeros(batch, 3, size, size, dtype=torch.uint8), torch.randn(batch, width)
-    tokens = torch.randn(batch, TOKENS, width)
-    data = EmbeddedPictures(images, texts, texts[0], tokens, tokens[0])
     if isinstance(preset, GanPreset):
         trainer = new_trainer(preset, CPU)
-        trainer.steps_done = 1  # not one with R1
+        trainer.steps_done, data = 1, blank(trainer, CPU)  # step 0 has R1
     else:
-        trainer = DiffusionTrainer(UNet(preset.unet), preset.train)
-    return work_of(lambda: trainer.step(data)).flops * preset.train.steps
+        trainer, size, batch = (
+            DiffusionTrainer(UNet(preset.unet), preset.train),
+            preset.data.image_size,
+            preset.train.batch_size,
+        )
+        images, tokens = torch.zeros(batch, 3, size, size, dtype=torch.uint8), torch.randn(batch, TOKENS, TEXT_SIZE)
+        data = EmbeddedPictures(images, tokens[:, 0], tokens[0, 0], tokens, tokens[0])
+    return step_flops(trainer, data) * preset.train.steps
 
 
 def row_of(name: str) -> dict[str, Any]:
     """Work and marks of one model."""
     model = load_model(name, CPU)
-    facts = model.training_facts
-    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in facts["train"].items()}
-    preset = override(get_preset(facts["preset"]), settings)
-    is_gan = isinstance(preset, GanPreset)
-    sampling = {} if is_gan else {"steps_per_sample": DIFFUSION_STEPS, "guidance_scale": DIFFUSION_SCALE}
-    row = {"preset": facts["preset"], "steps": preset.train.steps, "batch_size": preset.train.batch_size}
+    preset, sampling = preset_of(model.training_facts), {}
+    if not isinstance(preset, GanPreset):
+        sampling = {"steps_per_sample": DIFFUSION_STEPS, "guidance_scale": DIFFUSION_SCALE}
+    row = {"preset": model.training_facts["preset"], "steps": preset.train.steps, "batch_size": preset.train.batch_size}
     row |= {"flops": flops_of(preset), **sampling, "n": N}
     return row | {
         "all": accuracy(model, load_judge(32), n=N, **sampling)["all"],
@@ -62,6 +63,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     rows = []
     for given in sys.argv[1:]:
-        rows.append(row_of(given if "/" not in given else str(Path(given))))
+        rows.append(row_of(given))
         print(rows[-1], flush=True)
     LOG.write_text(json.dumps(sorted(rows, key=lambda row: row["flops"]), indent=1) + "\n", encoding="utf-8")

@@ -22,7 +22,6 @@ from statistics import median  # noqa: E402
 from unittest.mock import patch  # noqa: E402
 
 import torch  # noqa: E402
-import torch._dynamo  # noqa: E402
 
 from course_lib.batches import EmbeddedPictures  # noqa: E402
 from course_lib.cards import machine  # noqa: E402
@@ -106,7 +105,9 @@ def without_units(units: str) -> float:
 
 def measure(device: torch.device) -> dict:
     """Everything that the log holds."""
-    torch._dynamo.config.cache_size_limit = 64  # each way compiles every pass anew, all in this process
+    from torch._dynamo import config  # slow to import, and others import this module
+
+    config.cache_size_limit = 64  # each way compiles every pass anew, all in this process
     bench, kind = Bench(device), device.type
     record = {"command": f"python tests/measure_scale.py --device {kind}", "machine": machine(), "preset": "shapes-32"}
     matrix = {str(d).removeprefix("torch."): matrix_rate(device, d) for d in (torch.float32, torch.bfloat16)}

@@ -507,7 +507,7 @@ lines([20, 40, 60, 80, 100], curves, "All attributes right, while training", lab
 # comes late.
 #
 # In G, conditional normalisation is ahead of concatenation, by 5, 16 and 18 points in the three runs. Cross-attention is
-# not ahead of it: its rounds cost more, so fewer fit into the time, and one vector is enough for one object. The number
+# ahead of neither: its rounds cost more, so fewer fit into the time, and one vector is enough for one object. The number
 # after ± is the standard deviation over seeds; a gap of a few points may be chance.
 #
 # ## 7 Wrong captions: what they buy, and what they cost

@@ -546,12 +546,12 @@ assert mean(share["base"]) > 60
 # - **The loss's name** decides little: hinge is as good as ours. The relativistic one, with a penalty more, is worse with
 #   every seed; its steps cost more, so there were fewer.
 # - **A pixel MSE** neither helps nor harms that one could see: with weight 1 the seeds lie 20 points apart.
-# - **Who shall read?** MiniLM, a general encoder that never saw a shape, ends at 8 %: most of the time goes into finding
-#   out what its words look like. Lesson 08's little encoder knows it already. An encoder that goes on learning with D
-#   ("joint") ends at 2 %: it makes steps slower, and what G listens to moves under its feet.
+# - **Who shall read?** With MiniLM, a general encoder that never saw a shape, G ends at 8 %: the players must first find
+#   out what its words look like. Lesson 08's little encoder knows it already. One that goes on learning with D ("joint")
+#   ends at 2 %: it makes steps slower, and what G listens to moves under its feet.
 # - **The contrastive loss**, lesson 08's image encoder as a third voice (a drawn picture must find its caption), earns 2 to
-#   10 points with weight 0.3, more with 1, where diversity falls. Here is a winner! After 2,000 steps it is still ahead,
-#   99.5 to 98.4 %; so the preset `shapes-32-live` has it now, with 0.3. `base` is without.
+#   10 points with weight 0.3, and 4 to 14 with 1, where diversity falls. It is ahead with every seed: so the preset
+#   `shapes-32-live` has it, with 0.3, and `base` is that preset without it.
 # - Gaps of two or three points between single runs are no finding. "±" is the standard deviation over seeds.
 #
 # ## 6 Pull the plug
@@ -610,8 +610,9 @@ print(f"way of G's weights in steps 21 to 40: {way:.2f}; with optimisers that fo
 #
 # On the command line Ctrl-C ends a run after the step at hand, and `course train --resume runs/NAME` goes on.
 #
-# The explorer is the live run of section 3, in your hands: a thread trains, the page stays free. Press Start, Stop after a
-# while, Start again. **Predict.** Will the curves have a kink where you stopped? Which mark will rise first?
+# The explorer is a live run like that of section 3, in your hands: a thread trains, the page stays free. Press Start,
+# Stop after a while, Start again. **Predict.** Will the curves have a kink where you stopped? Which mark will rise
+# first?
 
 # %% tags=["explorer"]
 from course_lib.widgets import training_dashboard

@@ -502,9 +502,10 @@ with figure(
 # ## 7 The shipped model
 #
 # `shapes-32-diffusion` learned the same way, in 8 minutes on a GPU, from the captions of `shapes-32`, the GAN. (The preset
-# as it is, `course train --preset shapes-32-diffusion`, is half the work and takes 75 minutes on one core.) `DiffusionTextToImage` has the same `sample`, with `steps_per_sample` and
-# `guidance_scale`: here they have their true meaning. A plain GAN draws in one pass; the article gives it these two
-# parameters of a diffusion sampler (lessons 14 and 17).
+# as it is, `course train --preset shapes-32-diffusion`, is two fifths of the work and takes 75 minutes on one core.)
+# `DiffusionTextToImage` has the same `sample`, with `steps_per_sample` and `guidance_scale`: here they have their true
+# meaning. A plain GAN draws in one pass; the article gives it these two parameters of a diffusion sampler (lessons 14 and
+# 17).
 #
 # `draw_pictures` hands each step's answer to a `threshold` (section 9). We use that to listen: 16 held-out captions,
 # four noises each, 20 steps, and what the judge of lesson 15 reads off each *answer*.
@@ -759,15 +760,15 @@ print("squared error of rows 2, 3:", *(f"{mse_loss(rows[name], truth):.4f}" for 
 # blocks are twice as near to the truth (0.0030 against 0.0066).
 #
 # So the weak one is *our* second stage: the first saw 2.5 million pictures in training, this one 0.9 million with four times
-# as many pixels. A cascade is as good as its weakest stage. (Before, with 0.2 million, 89 % of its pictures fitted their
-# captions; now 92 %.) Yours can be trained longer: `course train --preset shapes-64-diffusion --batch_size 96 --steps 40000
+# as many pixels. A cascade is as good as its weakest stage. (With 0.2 million 89 % of its pictures fitted their captions,
+# with 0.9 it is 92 %.) Yours can be trained longer: `course train --preset shapes-64-diffusion --batch_size 96 --steps 40000
 # --out runs/longer`, half an hour on a GPU like ours.
 #
 # ## 11 GAN and diffusion, side by side
 #
-# The same captions, the same text encoder, the same kinds of layers. We compare at **equal sampling time**: one pass of the GAN costs less than one step of
-# diffusion, five steps of refining its noise (lesson 14) about as much as ten. "Grain" is the median difference of
-# neighbouring pixels: 0.000 for real pictures, whose ground is flat.
+# The same captions, the same text encoder, the same kinds of layers. We compare at **equal sampling time**: one pass of
+# the GAN costs less than one step of diffusion, five steps of refining its noise (lesson 14) about as much as ten.
+# "Grain" is the median difference of neighbouring pixels: 0.000 for real pictures, whose ground is flat.
 #
 # **Predict.** Which of the two wins, at one step's time, and at fifty?
 
