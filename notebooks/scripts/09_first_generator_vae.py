@@ -627,7 +627,7 @@ table(rows)
 
 shown = torch.cat([drawn[:8] for name, drawn in sets.items() if name != "VAE, reconstructed"])
 alt = """Three rows of eight. Real: sharp shapes. VAE: soft blots, some on mottled ground. GAN: stars, discs
-and a heart with clear edges on even ground, of slightly mottled colours; one picture has two objects."""
+and a heart with clear edges, all under a fine checkerboard; one picture has two objects."""
 pictures(shown, title="Real, drawn by the VAE, drawn by the GAN", columns=8, alt=alt)
 
 # %% [markdown]

@@ -676,11 +676,11 @@ for name, images in {"data": CaptionedShapes(image_size=32).images(range(400)), 
     print(f"{name}: {(shape < 0.01).float().mean():.0%} of the pictures are empty")
 
 # %% [markdown]
-# Be a judge. Most grounds are plain, colours, places and sizes vary as in the data, and no two pictures are alike: no
-# mode collapse. But many outlines are blobs, some pictures have two objects or half of one, and about one in eight is
-# empty or nearly so, which no picture of the data is. At the end of its training D's loss was 0.27 (its card says so): D is
-# far ahead. And you cannot *ask* for anything: noise goes in, some picture comes out. In lesson 11 both players get to
-# read the caption, and drawing becomes much easier to learn.
+# Be a judge. Most grounds are plain, but for a fine checkerboard; colours, places and sizes vary as in the data, and no
+# two pictures are alike: no mode collapse. But many outlines are blobs, some pictures have two objects or half of one,
+# and about one in eight is empty or nearly so, which no picture of the data is. At the end of its training D's loss was
+# 0.27 (its card says so): D is far ahead. And you cannot *ask* for anything: noise goes in, some picture comes out. In
+# lesson 11 both players get to read the caption, and drawing becomes much easier to learn.
 #
 # ## What changed in the library
 #

@@ -454,9 +454,9 @@ perfect = loss_of_best(pairs, pairs, pairs.flip(0))  # section 1: who obeys, and
 print(f"loss of the best D against a perfect forger, with wrong captions: {perfect:.3f}")
 
 # %% [markdown]
-# The judge is `judge-32`, trained on real pictures only. With a D that reads, every held-out caption is drawn right,
-# and every one that was swapped in. With the blind D, pictures change with the caption as well, but ground, colour and
-# shape are right about as often as by guessing (a third, an eighth, an eighth). Same data, start and noise; only D's
+# The judge is `judge-32`, trained on real pictures only. With a D that reads, nearly every held-out caption is drawn
+# right, and nearly every one that was swapped in. With the blind D, pictures change with the caption as well, but ground,
+# colour and shape are right no more often than by guessing (a third, an eighth, an eighth). Same data, start and noise; only D's
 # reading differs (wrong captions would mean nothing to a blind D). And as lesson 10 promised, drawing itself is learned
 # sooner with text.
 #

@@ -329,7 +329,7 @@ assert averaged[-1]["all"] > 0.5 and averaged[-1]["position"] > 0.9
 
 # %%
 alt = """Left: background and place jump up before step 120, size and colour before 160; shape climbs slowly,
-and all together run just below it. Right: the averaged generator is behind at first, equal from step 200."""
+and all together run just below it. Right: the averaged generator is behind at first, equal at the end."""
 with figure("The live run", alt, columns=2) as (left, right):
     for word, style in zip(("background", "position", "size", "color", "shape"), "sov^D", strict=True):
         left.plot(steps, [100 * share[word] for share in averaged], f"-{style}", label=word, markersize=4)
@@ -343,8 +343,7 @@ with figure("The live run", alt, columns=2) as (left, right):
 # %% [markdown]
 # For about a hundred steps nothing seems to happen: D learns to read, and has little to tell G before it can. Then place
 # and background come at once, size and colour after them. Shape is last: a large red square and a large red circle
-# share most of their pixels. In the run shown, shape falls back a little at the end: the players circle (lesson 10).
-# (The right panel is for section 5.)
+# share most of their pixels. (The right panel is for section 5.)
 #
 # Next come eight of the held-out captions at the start and after 80, 160, 240 and 320 steps, and the losses.
 #
@@ -493,8 +492,8 @@ assert rows[3]["logit, new ones"] > rows[0]["logit, new ones"] and rows[2]["R1"]
 assert rows[0]["two drawings"] > 1.5 * rows[4]["two drawings"]
 
 # %% [markdown]
-# "As it is", D gives its 64 pictures a logit of 1.0 and new *real* ones -0.3: it takes them for fakes because it has not
-# met them. Moved pictures cut that gap from 1.3 to 0.6. For shapes, which can be computed by the thousand, `shift` is 0;
+# "As it is", D gives its 64 pictures a logit of 1.0 and new *real* ones one below 0: it takes them for fakes because it has
+# not met them. Moved pictures cut that gap of 1.3 to 0.6. For shapes, which can be computed by the thousand, `shift` is 0;
 # for `emoji-32`, where a name has one picture, it is 2. (What it is worth there we have not measured.) R1 with its usual
 # weight, 0.02, makes D a little flatter, with weight 1 six times flatter; D then also learns less by heart. Without mode
 # seeking two drawings of one caption differ by 0.04 instead of 0.09.

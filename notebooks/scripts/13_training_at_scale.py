@@ -77,8 +77,8 @@ device = setup()
 
 # %% [markdown]
 # All times below are measured on *your* machine: on one CPU thread, or on a GPU if you begin with `COURSE_DEVICE=cuda`.
-# Numbers in the text are those of a server core with units for bfloat16. What is said of a GPU comes from one H100, a fast
-# one that we had for some minutes (`data/logs/scale-cuda.json`), or from its data sheet; and the lesson measures yours.
+# Numbers in the text are those of the logs: `data/logs/scale-cpu.json`, of a server core with units for bfloat16, and
+# `scale-cuda.json`, of one H100, a fast GPU that we had for some minutes. Yours will differ.
 #
 # ## 1 Where the time goes
 #
@@ -201,8 +201,8 @@ for layer in kinds:
 table(rows)
 
 # %% [markdown]
-# Up-sampling gains most, a factor of two or three on the machine this was written on. Without channels last a whole step
-# takes 15 % longer there (log of section 4). The library asks for it in every trainer, generator and batch; the results
+# Up-sampling and batch normalisation gain most, a factor of two to four. Without channels last a whole step takes 15 %
+# longer on a CPU (log of section 4). The library asks for it in every trainer, generator and batch; the results
 # are the same.
 #
 # ## 3 Sixteen bits
