@@ -64,7 +64,7 @@ def latent_walk(
         for i in range(1, directions + 1)
     ]
     back = Button(description="back to the picture", tooltip="sets all directions to 0")
-    noise = IntSlider(13, min=0, max=50, description="GAN: noises", **SLIDER)
+    noise = IntSlider(9, min=0, max=50, description="GAN: noises", **SLIDER)
     share = FloatSlider(0.5, min=0, max=1, step=0.125, description="GAN: way", **SLIDER)
     back.on_click(lambda _: [setattr(slider, "value", 0.0) for slider in sliders])
 
